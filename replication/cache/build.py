@@ -1,0 +1,161 @@
+"""Building caches: one teacher pass writes every target that runs over the same text will need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from replication.cache.manifest import Expected, Header
+from replication.cache.manifest import Target as TargetEntry
+from replication.cache.writer import Writer
+from replication.machine import Machine
+from replication.model import fingerprint, load, logits_of
+from replication.packing import Packing, positions_in
+from replication.recipe import Different, plain
+from replication.record import seed_for
+from replication.run import Data, Run, data_for
+from replication.supervision import drawn
+from replication.targets import SparseTarget, Target
+
+BATCH = 16  # sequences per teacher forward; divides the writer's shards, so a resumed pass makes the same batches
+
+
+@dataclass(frozen=True)
+class Need:
+    """The cache a run reads: which target, over which rows of which packing."""
+
+    run: Run
+
+    @property
+    def target(self) -> Target:
+        assert self.run.recipe.target.stored is not None
+        return self.run.recipe.target.stored
+
+    @property
+    def sequences(self) -> int:
+        """Training sequences of the run; those beyond one epoch are the first ones again."""
+        return self.run.steps * self.run.role.optimiser.batch
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the teacher pass: caches that share it are written together."""
+        run = self.run
+        return {
+            "teacher": run.teacher.id if run.teacher else run.recipe.teacher,
+            "text": run.recipe.text,
+            "scale": run.scale.name,
+            "seed": run.seed,
+            "length": run.length,
+            "sequences": self.sequences,
+            "alignment": plain(run.recipe.alignment),
+        }
+
+    def folder(self, machine: Machine) -> Path:
+        stored = plain(self.target)
+        key = json.dumps({**self.identity, "target": stored}, sort_keys=True)
+        words = "-".join(
+            [stored["name"].lower(), *(f"{name}{value}" for name, value in stored.items() if name != "name")]
+        )
+        name = f"{words}-s{self.run.seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        return machine.artifacts / self.run.scale.name / "caches" / name
+
+    def rows(self, data: Data) -> tuple[Packing, np.ndarray]:
+        """The packing that the teacher reads, and its rows that are cached, ascending."""
+        mine = np.arange(min(self.sequences, len(data.train)))
+        alignment = self.run.recipe.alignment
+        if not isinstance(alignment, Different):
+            return data.train, mine
+        length = self.run.scale.length(alignment.teacher_length)
+        other = data.repack(seed_for(self.run.seed, "another order") % 2**31, length)
+        positions = positions_in(other, data.train, mine)
+        return other, np.unique(positions[positions >= 0] // length)
+
+    def header(self, data: Data, teacher: PreTrainedModel) -> Header:
+        packing, rows_S = self.rows(data)
+        stored = plain(self.target)
+        whole = np.array_equal(rows_S, np.arange(len(rows_S)))
+        chosen = "" if whole else "-" + hashlib.sha256(rows_S.tobytes()).hexdigest()[:16]
+        return Header(
+            teacher=fingerprint(teacher),
+            tokenizer=data.tokenizer.fingerprint,
+            packing=packing.fingerprint + chosen,
+            target=TargetEntry(name=stored.pop("name"), fields=stored),
+            seed=self.run.seed,
+            vocabulary=data.tokenizer.vocabulary,
+            length=packing.length,
+        )
+
+    def expected(self, data: Data, teacher: PreTrainedModel) -> Expected:
+        return Expected(**dict(self.header(data, teacher)))
+
+
+def teacher_for(run: Run, machine: Machine) -> PreTrainedModel:
+    """The run's teacher, ready to predict. ValueError if it has not been trained on this machine yet."""
+    if run.recipe.teacher == "none":
+        raise ValueError(f"Run {run.id} has no teacher (teacher = 'none').")
+    if run.teacher is None:
+        return load(run.recipe.teacher).to(machine.device).eval()
+    folder = model_folder(run.teacher, machine)
+    if not (folder / "config.json").exists():
+        raise ValueError(f"The teacher {run.teacher.id} is not trained yet: run it first (make replicate-... does).")
+    return load(folder).to(machine.device).eval()
+
+
+def model_folder(run: Run, machine: Machine) -> Path:
+    return machine.artifacts / run.scale.name / "models" / run.id
+
+
+def build(needs: Iterable[Need], machine: Machine) -> list[Path]:
+    """Write every cache that is not there yet; give all folders. Teacher passes are shared. Resumes after a kill."""
+    by_folder = {need.folder(machine): need for need in needs}
+    groups: dict[str, dict[Path, Need]] = {}
+    for folder, need in by_folder.items():
+        if not (folder / "manifest.json").exists():
+            groups.setdefault(json.dumps(need.identity, sort_keys=True), {})[folder] = need
+    for group in groups.values():
+        teacher_pass(group, machine)
+    return list(by_folder)
+
+
+@torch.no_grad()
+def teacher_pass(group: dict[Path, Need], machine: Machine) -> None:
+    """One forward pass over the rows that any of these caches still lacks."""
+    some = next(iter(group.values()))
+    data = data_for(some.run, machine.artifacts)
+    teacher = teacher_for(some.run, machine)
+    packing, rows_S = some.rows(data)
+    with ExitStack() as stack:
+        writers = {
+            folder: stack.enter_context(Writer(folder, need.header(data, teacher), len(rows_S)))
+            for folder, need in group.items()
+        }
+        lacking = {folder: {index for span in writer.missing() for index in span} for folder, writer in writers.items()}
+        starts = [
+            start for start in range(0, len(rows_S), BATCH) if any(start in missing for missing in lacking.values())
+        ]
+        for start in tqdm(starts, desc=f"caching {len(group)} targets", unit="batch", mininterval=1.0):
+            indices_B = rows_S[start : start + BATCH]
+            rows = torch.from_numpy(packing.rows(indices_B)).to(machine.device)
+            with machine.precision():
+                logits_BLV = logits_of(teacher, rows[:, :-1], packing.vocabulary)
+            for folder, need in group.items():
+                if start in lacking[folder]:
+                    target = drawn(need.target, logits_BLV, rows[:, 1:], indices_B, need.run.seed)
+                    assert isinstance(target, SparseTarget)
+                    put(writers[folder], start, target, packing.length)
+
+
+def put(writer: Writer, start: int, target: SparseTarget, length: int) -> None:
+    ids_BLK = target.ids_NK.view(-1, length, target.ids_NK.shape[1]).cpu().numpy()
+    weights_BLK = target.weights_NK.view(ids_BLK.shape).cpu().numpy()
+    writer.put(start, ids_BLK, weights_BLK, (weights_BLK > 0).sum(-1))

@@ -1,0 +1,166 @@
+"""What a cache says of itself: which target of which teacher over which packing, and the checksum of every shard."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from replication.cache import durable
+from replication.cache.choose import codec_for, codec_named
+from replication.cache.codec import Codec
+
+FORMAT = 1
+FILE = "manifest.json"
+UNFINISHED = "unfinished.json"  # stands from the first moment until the manifest replaces it
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Target(Entry):
+    """A target's class name and every one of its fields."""
+
+    name: str
+    fields: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.fields.items())})"
+
+
+class Header(Entry):
+    """What makes one cache another cache. Fingerprints are compared, never read."""
+
+    teacher: str
+    tokenizer: str
+    packing: str  # of the sequences: corpus, tokenizer, order, length
+    target: Target
+    seed: int
+    vocabulary: int
+    length: int  # positions per sequence
+
+    @property
+    def codec(self) -> Codec:
+        return codec_for(self.target.name, self.target.fields, self.vocabulary)
+
+
+class Plan(Entry):
+    """A header and how it is laid out in files: what an unfinished cache knows of itself."""
+
+    format: int = FORMAT
+    header: Header
+    sequences: int
+    shard_sequences: int
+    codec: str
+    codec_parameters: dict[str, Any]
+
+    @property
+    def coder(self) -> Codec:
+        return codec_named(self.codec, self.header.vocabulary, self.codec_parameters)
+
+    @property
+    def shard_count(self) -> int:
+        return -(-self.sequences // self.shard_sequences)
+
+    def shard_range(self, index: int) -> range:
+        """The sequences of a shard."""
+        first = index * self.shard_sequences
+        return range(first, min(first + self.shard_sequences, self.sequences))
+
+
+class ShardEntry(Entry):
+    file: str
+    first: int  # sequence
+    sequences: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(Plan):
+    shards: list[ShardEntry]
+    classes: int  # kept, over all positions
+    positions: int
+    digest: str = ""  # sha256 of this manifest without the digest
+
+
+def write_plan(directory: Path, plan: Plan) -> None:
+    durable.write(directory / UNFINISHED, [plan.model_dump_json(indent=1).encode()])
+
+
+def read_plan(directory: Path) -> Plan | None:
+    path = directory / UNFINISHED
+    return parsed(Plan, path.read_bytes(), path) if path.exists() else None
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    durable.write(directory / FILE, [rendered(manifest)])
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Raises ValueError where there is none, or where one bit of it has changed."""
+    path = directory / FILE
+    if not path.exists():
+        if (directory / UNFINISHED).exists():
+            raise ValueError(f"The cache in {directory} is unfinished; run the command that builds it again to resume.")
+        raise ValueError(f"There is no cache in {directory}; build it, or give the folder that holds {FILE}.")
+    raw = path.read_bytes()
+    manifest = parsed(Manifest, raw, path)
+    # compared as text, so that a changed space or an added zero is found too
+    if raw != rendered(manifest):
+        raise ValueError(
+            f"{path} does not match its digest: it was changed or damaged; restore it or rebuild the cache."
+        )
+    return manifest
+
+
+def rendered(manifest: Manifest) -> bytes:
+    bare = manifest.model_copy(update={"digest": ""})
+    digest = hashlib.sha256(bare.model_dump_json(indent=1).encode()).hexdigest()
+    return manifest.model_copy(update={"digest": digest}).model_dump_json(indent=1).encode()
+
+
+Kind = TypeVar("Kind", bound=Plan)
+
+
+def parsed(kind: type[Kind], raw: bytes, path: Path) -> Kind:
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ValueError(f"{path} is damaged at {place}: {first['msg']}; restore it or rebuild the cache.") from None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a cache must be. None is not compared: leave out the packing only for a deliberate misalignment."""
+
+    teacher: str | None = None
+    tokenizer: str | None = None
+    packing: str | None = None
+    target: Target | None = None
+    seed: int | None = None
+    vocabulary: int | None = None
+    length: int | None = None
+
+
+WORDS = {"packing": "packing (order or length of the sequences)", "length": "sequence length"}
+
+
+def check(manifest: Plan, expected: Expected) -> None:
+    """Raises ValueError, one line, naming everything that differs with both values."""
+    wrong = []
+    for key in Expected.__dataclass_fields__:
+        wanted, found = getattr(expected, key), getattr(manifest.header, key)
+        if wanted is not None and wanted != found:
+            wrong.append(f"{WORDS.get(key, key)} is {found} in the cache but {wanted} here")
+    if manifest.format != FORMAT:
+        wrong.append(f"format is {manifest.format} in the cache but {FORMAT} here")
+    if wrong:
+        raise ValueError(
+            f"This is another cache: {'; '.join(wrong)}. Build a cache for this run, or name the right one."
+        )

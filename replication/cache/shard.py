@@ -1,0 +1,54 @@
+"""One file of consecutive sequences: mark (8 bytes), count (uint32), block sizes (uint32 each), blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from replication.cache import durable
+
+MARK = b"sparse01"
+NUMBER = np.dtype("<u4")
+
+
+def file_name(index: int) -> str:
+    return f"shard-{index:06d}.bin"
+
+
+def write(path: Path, blocks: Sequence[bytes]) -> None:
+    sizes = np.array([len(blocks), *map(len, blocks)], NUMBER)
+    durable.write(path, [MARK, sizes.tobytes(), *blocks])
+
+
+def checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Shard:
+    """A shard on disk, memory-mapped once. Raises ValueError where the file is missing or not what it says."""
+
+    def __init__(self, path: Path, sequences: int) -> None:
+        if not path.exists():
+            raise ValueError(f"{path} is missing; restore it or rebuild the cache.")
+        self.bytes = path.stat().st_size
+        head = len(MARK) + NUMBER.itemsize * (1 + sequences)
+        if self.bytes < head:
+            raise ValueError(f"{path} is truncated: {self.bytes} bytes; restore it or rebuild the cache.")
+        self.data = np.memmap(path, np.uint8, "r")
+        numbers = self.data[len(MARK) : head].view(NUMBER)
+        if self.data[: len(MARK)].tobytes() != MARK or numbers[0] != sequences:
+            raise ValueError(f"{path} is not a shard of {sequences} sequences; restore it or rebuild the cache.")
+        self.sizes = numbers[1:].astype(np.int64)
+        self.ends = head + self.sizes.cumsum()
+        if self.ends[-1] != self.bytes:
+            raise ValueError(
+                f"{path} has {self.bytes} bytes instead of {self.ends[-1]}: truncated or damaged; restore it."
+            )
+
+    def block(self, offset: int) -> memoryview:
+        """The packed codes of the shard's sequence `offset`."""
+        return self.data[self.ends[offset] - self.sizes[offset] : self.ends[offset]].data

@@ -1,0 +1,152 @@
+"""How the student is compared with the target: the alignment axis.
+
+`divergence(student_logits_NV, target)` gives one loss per position, [N], never reduced. Float64 logits are computed in
+float64, everything else in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from replication.targets import AnyTarget, DenseTarget, SparseTarget
+
+
+@dataclass(frozen=True)
+class ForwardKL:
+    """KL(target || student), the target as it is (RS-KD Eq. 3); its gradient is (sum of weights) * student - weights (Eq. 4)."""
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        logits_NV = precise(student_logits_NV)
+        if isinstance(target, DenseTarget):
+            probs_NV = target.probs_NV.to(logits_NV)
+            return torch.special.xlogy(probs_NV, probs_NV).sum(1) - (probs_NV * logits_NV.log_softmax(-1)).sum(1)
+        total_N1 = logits_NV.logsumexp(-1, keepdim=True)
+        weights_NK = target.weights_NK.to(logits_NV)
+        # log softmax only where the target has weight: nothing of size N x V beyond the log-sum-exp
+        log_student_NK = logits_NV.gather(1, target.ids_NK) - total_N1
+        loss_N = torch.special.xlogy(weights_NK, weights_NK).sum(1) - (weights_NK * log_student_NK).sum(1)
+        if target.spread_N is None:
+            return loss_N
+        return loss_N + self.of_spread(logits_NV, total_N1[:, 0], weights_NK, target.spread_N.to(logits_NV))
+
+    @staticmethod
+    def of_spread(logits_NV: Tensor, total_N: Tensor, weights_NK: Tensor, spread_N: Tensor) -> Tensor:
+        """What a mass spread equally over all classes adds to the loss of the kept ones."""
+        vocabulary = logits_NV.shape[1]
+        each_N1 = spread_N[:, None] / vocabulary
+        kept_NK = weights_NK > 0
+        both_NK = torch.where(kept_NK, weights_NK + each_N1, 0.0)
+        kept_entropy_N = (torch.special.xlogy(both_NK, both_NK) - torch.special.xlogy(weights_NK, weights_NK)).sum(1)
+        rest_entropy_N = (vocabulary - kept_NK.sum(1)) * torch.special.xlogy(each_N1, each_N1)[:, 0]
+        return kept_entropy_N + rest_entropy_N - spread_N * (logits_NV.mean(1) - total_N)
+
+
+@dataclass(frozen=True)
+class ReverseKL:
+    """KL(student || teacher) (RS-KD Section 7.4). Infinite for a target with zeros, so it takes dense targets only."""
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        log_student_NV = precise(student_logits_NV).log_softmax(-1)
+        # the smallest normal number: a float32 softmax that underflowed still has a finite logarithm
+        log_teacher_NV = dense_only(self, target).to(log_student_NV).clamp_min(torch.finfo(torch.float32).tiny).log()
+        return (log_student_NV.exp() * (log_student_NV - log_teacher_NV)).sum(1)
+
+
+@dataclass(frozen=True)
+class ForwardReverseKL:
+    """A mixture of forward and reverse KL (RS-KD Table 15, "F+R"; the shares are not stated there)."""
+
+    forward_weight: float = 0.5
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        reverse_N = ReverseKL()(student_logits_NV, DenseTarget(dense_only(self, target)))
+        return self.forward_weight * ForwardKL()(student_logits_NV, target) + (1 - self.forward_weight) * reverse_N
+
+
+@dataclass(frozen=True)
+class L1:
+    """Sum over classes of |student - target| (RS-KD Table 15)."""
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        student_NV = precise(student_logits_NV).softmax(-1)
+        return (student_NV - target.dense(student_NV.shape[1])).abs().sum(1)
+
+
+@dataclass(frozen=True)
+class MSE:
+    """Sum over classes of (student - target)^2, on probabilities (RS-KD Table 15; the paper does not say on what)."""
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        student_NV = precise(student_logits_NV).softmax(-1)
+        return (student_NV - target.dense(student_NV.shape[1])).square().sum(1)
+
+
+@dataclass(frozen=True)
+class GhostToken:
+    """Forward KL on the kept classes plus one extra class that holds all other mass (RS-KD Section 3.2, App. A.5)."""
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        if not isinstance(target, SparseTarget):
+            raise ValueError(
+                "GhostToken stands for the classes a target left out: give it a sparse target such as TopK."
+            )
+        logits_NV = precise(student_logits_NV)
+        log_rest_N = left_out(logits_NV, target).logsumexp(-1) - logits_NV.logsumexp(-1)
+        ghost_N = (1 - target.weights_NK.to(logits_NV).sum(1)).clamp_min(0)
+        # where the target keeps everything, the ghost has no mass and no loss: 0 * log 0 = 0
+        ghost_loss_N = torch.special.xlogy(ghost_N, ghost_N) - ghost_N * log_rest_N.masked_fill(ghost_N == 0, 0.0)
+        return ForwardKL()(logits_NV, target) + ghost_loss_N
+
+
+@dataclass(frozen=True)
+class TailAware:
+    """Top-K head and tail decoupled; the tail weighted by beta over its mean mass in the sequence (TAD Eq. 3).
+
+    The loss of one position is KL of (head classes, tail as one class) plus beta / mean(tail mass) * tail mass * KL of
+    the normalised tails. `target.sequences` says which positions share a mean.
+    """
+
+    k: int = 10
+    beta: float = 2.0
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        teacher_NV = dense_only(self, target).to(precise(student_logits_NV))
+        head = SparseTarget(*reversed(teacher_NV.topk(self.k, dim=-1)))
+        logits_NV = precise(student_logits_NV)
+        tail_NV = teacher_NV.scatter(1, head.ids_NK, 0.0)
+        mass_N = tail_NV.sum(1)
+        log_student_NV = left_out(logits_NV, head).log_softmax(-1).scatter(1, head.ids_NK, 0.0)
+        # mass * KL(normalised tails), without dividing by a mass that may be tiny
+        tail_N = torch.special.xlogy(tail_NV, tail_NV).sum(1) - torch.special.xlogy(mass_N, mass_N)
+        tail_N = tail_N - (tail_NV * log_student_NV).sum(1)
+        mean_N = mass_N.view(target.sequences, -1).mean(1).repeat_interleave(len(mass_N) // target.sequences)
+        return GhostToken()(logits_NV, head) + self.beta / mean_N * tail_N
+
+
+def precise(logits_NV: Tensor) -> Tensor:
+    # a bf16 softmax loses its tail
+    return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+
+
+def left_out(logits_NV: Tensor, target: SparseTarget) -> Tensor:
+    """The logits with the kept classes at -inf, [N, V]."""
+    kept_NK = target.weights_NK > 0
+    # an unused slot repeats the first kept class, so that it masks nothing else
+    ids_NK = torch.where(kept_NK, target.ids_NK, target.ids_NK[:, :1])
+    return logits_NV.scatter(1, ids_NK, -torch.inf)
+
+
+def dense_only(divergence: object, target: AnyTarget) -> Tensor:
+    if isinstance(target, SparseTarget):
+        raise ValueError(
+            f"{type(divergence).__name__} compares all classes, and a sparse target has none for most of them. "
+            "Use target Full, or a divergence that takes sparse targets: ForwardKL, GhostToken, L1, MSE."
+        )
+    return target.probs_NV
+
+
+Divergence = ForwardKL | ReverseKL | ForwardReverseKL | L1 | MSE | GhostToken | TailAware
+DIVERGENCES = {cls.__name__: cls for cls in (ForwardKL, ReverseKL, ForwardReverseKL, L1, MSE, GhostToken, TailAware)}

@@ -1,0 +1,84 @@
+"""Models by role: transformers' Llama and Qwen2, built, saved, loaded, and brought to one output width."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from replication.scale import Role
+
+CONFIGURATIONS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+
+
+def build(role: Role, vocabulary: int, length: int, end_of_text: int, seed: int) -> PreTrainedModel:
+    """A freshly initialised model of this shape; equal seeds give equal weights."""
+    configuration = CONFIGURATIONS[role.family](
+        vocab_size=vocabulary,
+        hidden_size=role.width,
+        intermediate_size=role.ffn,
+        num_hidden_layers=role.layers,
+        num_attention_heads=role.heads,
+        num_key_value_heads=role.kv_heads,
+        max_position_embeddings=length,
+        tie_word_embeddings=role.tied,
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
+        use_cache=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # transformers initialises from the global generator only
+        return AutoModelForCausalLM.from_config(configuration)
+
+
+def load(name_or_path: str | Path) -> PreTrainedModel:
+    """A Hugging Face causal LM by name or path. ValueError, one line, if it cannot be had."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"Cannot load the model {str(name_or_path)!r}: {reason} Give a role of the scale, a folder written by "
+            "save_pretrained, or a Hugging Face name that this machine can reach."
+        ) from None
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """16 hex digits over the architecture and every weight: two teachers never share one by accident."""
+    digest = hashlib.sha256()
+    shape = model.config.to_dict()
+    relevant = {key: shape.get(key) for key in ("model_type", "vocab_size", "num_hidden_layers", "rope_parameters")}
+    digest.update(json.dumps(relevant, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def parameters(model: PreTrainedModel) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def logits_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> Tensor:
+    """[B, L, V] logits over exactly the tokenizer's classes, in the precision of the surrounding autocast."""
+    return to_width(model(input_ids=tokens_BL).logits, vocabulary, model.name_or_path or type(model).__name__)
+
+
+def to_width(logits_BLV: Tensor, vocabulary: int, whose: str) -> Tensor:
+    """Logits over the tokenizer's classes.
+
+    One family often pads its output to different widths (151,936 and 152,064 over one tokenizer). Classes beyond the
+    tokenizer are no token and are dropped; a model that lacks tokens is refused. Nothing is ever padded with zeros,
+    which would be probability mass.
+    """
+    width = logits_BLV.shape[-1]
+    if width < vocabulary:
+        raise ValueError(
+            f"{whose} has {width} output classes, but the tokenizer has {vocabulary} tokens: it cannot predict "
+            f"{vocabulary - width} of them. Use the tokenizer this model was trained with."
+        )
+    return logits_BLV[..., :vocabulary]

@@ -1,0 +1,62 @@
+"""Plan: the runs behind an exhibit, in the order they depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from paper_tables import spec
+from replication.cache.build import Need
+from replication.recipe import Recipe, parse
+from replication.run import Run
+from replication.scale import Scale
+
+
+@dataclass
+class Plan:
+    """Every run once, by id: equal rows of different exhibits are one run."""
+
+    teachers: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    def add(self, run: Run) -> None:
+        if run.teacher is not None:
+            self.teachers[run.teacher.id] = run.teacher
+        if run.recipe.probe == "gradients":
+            self.add(fullkd_student(run))
+        self.runs[run.id] = run
+
+    @property
+    def needs(self) -> list[Need]:
+        """The caches that these runs read."""
+        return [Need(run) for run in self.runs.values() if run.recipe.cached and run.recipe.probe in ("train", "storage")]
+
+
+def fullkd_student(run: Run) -> Run:
+    """The student at whose weights Table 3 compares gradients: trained by FullKD under the same seed."""
+    recipe = run.recipe
+    return Run(Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text), run.scale, run.seed)
+
+
+def plan(exhibits: Iterable[str], scale: Scale, seeds: Iterable[int]) -> Plan:
+    """Raises ValueError naming exhibit and row for a recipe that does not make sense."""
+    found = Plan()
+    for name in exhibits:
+        exhibit = spec.load(name)
+        if exhibit.status != "replicated":
+            raise ValueError(f"{name} cannot be run yet: {exhibit.why}")
+        for seed in seeds:
+            for row in exhibit.rows:
+                for recipe in recipes_of(exhibit, row):
+                    try:
+                        found.add(Run(parse(recipe), scale, seed))
+                    except ValueError as error:
+                        raise ValueError(f"{name}.toml, row {row.label!r}: {error}") from None
+    return found
+
+
+def recipes_of(exhibit: spec.Exhibit, row: spec.Row) -> list[dict[str, object]]:
+    """The row's recipe and those of its companion cells."""
+    main = exhibit.recipe_of(row)
+    companions = [{**exhibit.recipe, **recipe} for recipe in row.companions.values()]
+    return [recipe for recipe in [main, *companions] if recipe is not None and "toy" not in recipe]

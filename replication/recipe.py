@@ -1,0 +1,187 @@
+"""Recipe: one value on each axis and the sizes in the paper's words."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from replication.divergences import DIVERGENCES, Divergence, ForwardKL
+from replication.positions import POSITIONS, AllPositions, Positions
+from replication.samples import SAMPLES, AllSamples, Samples
+from replication.schedules import SCHEDULES, Constant, Schedule
+from replication.targets import TARGETS, Full, OneHot, Target
+
+
+@dataclass(frozen=True)
+class Same:
+    """The student sees every token behind the same context as the teacher did."""
+
+
+@dataclass(frozen=True)
+class Different:
+    """Targets from a teacher that read the documents in another order, `teacher_length` tokens at a time.
+
+    RS-KD App. D.3 and Table 16: a mistake made on purpose, to measure what it costs.
+    """
+
+    teacher_length: str
+
+
+ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
+DELIVERIES = ("auto", "cache", "online")
+PROBES = ("train", "gradients", "storage", "draws")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained or measured. Everything that decides the numbers, nothing about the machine."""
+
+    student: str = "300M"  # a role of the scale, or a checkpoint to continue from
+    teacher: str = "3B"  # a role, a Hugging Face name or path, or "none"
+    tokens: str = "10B"  # the budget in the paper's words
+    text: str = ""  # a corpus; "" is the scale's
+    target: Target = field(default_factory=Full)
+    divergence: Divergence = field(default_factory=ForwardKL)
+    positions: Positions = field(default_factory=AllPositions)
+    samples: Samples = field(default_factory=AllSamples)
+    schedule: Schedule = field(default_factory=Constant)
+    delivery: str = "auto"  # "cache", "online"; auto: sparse targets from a cache, dense ones online
+    alignment: Same | Different = field(default_factory=Same)
+    probe: str = "train"
+
+    def __post_init__(self) -> None:
+        one_of("delivery", self.delivery, DELIVERIES)
+        one_of("probe", self.probe, PROBES)
+        if self.delivery == "cache" and self.target.stored is None:
+            raise ValueError(f"Target {type(self.target).__name__} cannot be cached: it is not sparse. Use delivery 'online'.")
+        if self.teacher == "none" and not isinstance(self.target, OneHot):
+            raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
+        if isinstance(self.alignment, Different) and not self.cached:
+            raise ValueError("Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'.")
+
+    @property
+    def cached(self) -> bool:
+        return self.target.stored is not None and self.delivery != "online"
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether training itself, not only evaluation, needs the teacher's distribution."""
+        return not isinstance(self.target, OneHot)
+
+
+AXES: dict[str, dict[str, Any]] = {
+    "target": TARGETS,
+    "divergence": DIVERGENCES,
+    "positions": POSITIONS,
+    "samples": SAMPLES,
+    "schedule": SCHEDULES,
+    "alignment": ALIGNMENTS,
+}
+
+
+def parse(stated: dict[str, Any]) -> Recipe:
+    """A recipe from what a TOML table states; the rest are defaults. Raises ValueError, one line, for unknown words."""
+    known = {item.name for item in fields(Recipe)}
+    values: dict[str, Any] = {}
+    for key, value in stated.items():
+        if key not in known:
+            raise ValueError(f"Unknown recipe field {key!r}{suggestion(key, known)}. Known: {', '.join(sorted(known))}.")
+        values[key] = method(key, value) if key in AXES else text(key, value)
+    return Recipe(**values)
+
+
+def method(axis: str, stated: Any) -> Any:
+    """The axis value that "TopK" or {name = "TopK", k = 12} names."""
+    stated = {"name": stated} if isinstance(stated, str) else dict(stated)
+    name, known = stated.pop("name", None), AXES[axis]
+    if name not in known:
+        raise ValueError(f"Unknown {axis} {name!r}{suggestion(str(name), known)}. Known: {', '.join(sorted(known))}.")
+    wanted = {item.name: item for item in fields(known[name])}
+    for key in stated:
+        if key not in wanted:
+            raise ValueError(f"{name} has no field {key!r}. Its fields: {', '.join(wanted) or 'none'}.")
+    needed = [key for key, item in wanted.items() if item.default is MISSING and key not in stated]
+    if needed:
+        raise ValueError(f"{name} needs {needed[0]!r}: write {axis} = {{ name = {name!r}, {needed[0]} = ... }}.")
+    for key, value in stated.items():
+        kind = {"int": int, "float": (int, float), "str": str}[str(wanted[key].type)]
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise ValueError(f"{name}.{key} is {value!r}; a {wanted[key].type} is wanted.")
+        if wanted[key].type == "float":
+            stated[key] = float(value)
+    return known[name](**stated)
+
+
+def text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"Recipe field {key!r} is {value!r}; text is wanted, in quotes.")
+    return value
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"Unknown {name} {value!r}{suggestion(value, known)}. Known: {', '.join(known)}.")
+
+
+def suggestion(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tables of a recipe file. Raises ValueError naming the file for anything that is not a readable TOML file."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"Cannot read the recipe {path}: {error}.") from None
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """Every field, methods as {name, fields...}: what a record holds."""
+    return {item.name: plain(getattr(recipe, item.name)) for item in fields(recipe)}
+
+
+def changed(recipe: Recipe) -> dict[str, Any]:
+    """Only what differs from the defaults: what a run's id depends on.
+
+    A method's own fields count against that method's defaults, so a new field with a default changes no id.
+    """
+    defaults = resolved(Recipe())
+    return {
+        key: without_defaults(value, AXES[key][value["name"]]) if key in AXES else value
+        for key, value in resolved(recipe).items()
+        if value != defaults[key]
+    }
+
+
+def without_defaults(value: dict[str, Any], cls: Any) -> dict[str, Any]:
+    defaults = {item.name: item.default for item in fields(cls)}
+    return {key: entry for key, entry in value.items() if key == "name" or entry != defaults[key]}
+
+
+def plain(value: Any) -> Any:
+    return {"name": type(value).__name__, **asdict(value)} if is_dataclass(value) else value
+
+
+def run_id(recipe: Recipe, scale: str, seed: int) -> str:
+    """'topk-k12-s0-1a2b3c4d': what a person needs to see, then what makes it unique."""
+    key = json.dumps({"recipe": changed(recipe), "scale": scale, "seed": seed}, sort_keys=True)
+    return f"{slug(recipe)}-s{seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def slug(recipe: Recipe) -> str:
+    words = [] if recipe.probe == "train" else [recipe.probe]
+    if recipe.teacher == "none":
+        words.append(f"teacher-{recipe.student}")
+    for axis, value in changed(recipe).items():
+        if axis in AXES:
+            words.append(value["name"] + "".join(f"-{key}{entry}" for key, entry in value.items() if key != "name"))
+    if not recipe.cached and recipe.target.stored is not None:
+        words.append("online")
+    return re.sub(r"[^a-z0-9.-]+", "-", "-".join(words or ["full"]).lower())[:64].strip("-.")

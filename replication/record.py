@@ -1,0 +1,169 @@
+"""Records: what a run leaves behind. The format is in results/README.md."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+FORMAT = 1
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+# the files that decide a trained student's numbers; the command line, the record and the probes do not
+DECISIVE = (
+    "targets.py", "divergences.py", "positions.py", "samples.py", "schedules.py", "loss.py", "corpus.py", "tokenizer.py",
+    "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "evaluate/language_model.py",
+)  # fmt: skip
+
+
+def seed_for(seed: int, *purpose: Any) -> int:
+    """A seed for one purpose ("init", "draw", 17, ...), so that no two purposes share a random stream."""
+    text = json.dumps([seed, *purpose])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: Any) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_for(seed, *purpose))
+
+
+@dataclass
+class Record:
+    """The folder of one run. `finish` writes the summary last, by rename: its presence means done."""
+
+    folder: Path
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "summary.json").exists()
+
+    def open(self, config: dict[str, Any]) -> None:
+        """Write config.json, or refuse to continue a record that was begun with other settings."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "config.json"
+        if path.exists():
+            before = json.loads(path.read_text())
+            for key in ("recipe", "scale", "settings", "seed", "corpus", "packing", "code"):
+                if before.get(key) != json.loads(json.dumps(config.get(key))):
+                    raise ValueError(
+                        f"{self.folder.name} was begun with another {key} ({before.get(key)} then, "
+                        f"{config.get(key)} now). Delete that folder to run it again."
+                    )
+        else:
+            write(path, config)
+
+    def resume_at(self, step: int) -> None:
+        """Drop logged lines beyond `step`, which a resumed run will write again."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        replace_text(path, "".join(line + "\n" for line in kept))
+
+    def log(self, **values: Any) -> None:
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({key: finite(value) for key, value in values.items()}) + "\n")
+
+    def finish(
+        self, metrics: dict[str, float], curves: dict[str, Any], diverged: bool = False, **machine: float
+    ) -> None:
+        write(
+            self.folder / "summary.json",
+            {
+                "run_id": self.folder.name,
+                "metrics": {key: finite(value) for key, value in metrics.items()},
+                "curves": curves,
+                "diverged": diverged,
+                "machine": {
+                    "seconds": round(time.perf_counter() - self.started, 3),
+                    "peak_memory_bytes": peak_memory(),
+                    **machine,
+                },
+            },
+        )
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity: null stands for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    replace_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """All of the new text or all of the old, whatever happens in between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(draft, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def provenance() -> dict[str, Any]:
+    """Which code, on what: recorded with every run, never part of its id."""
+    return {"format": FORMAT, "code": code_digest(), "commit": commit(), "versions": versions(), "hardware": hardware()}
+
+
+def code_digest() -> str:
+    """16 hex digits over the code that decides numbers; comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for name in DECISIVE:
+        tree = ast.parse((ROOT / "replication" / name).read_text())
+        digest.update(ast.dump(without_docstrings(tree)).encode())
+    return digest.hexdigest()[:16]
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            body[0].value = ast.Constant(value="")
+    return tree
+
+
+def commit() -> str:
+    """The commit, with '+' if tracked files differ from it; '' outside a git checkout."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        state = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=ROOT, capture_output=True).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.strip()[:12] + ("+" if state else "")
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"machine": platform.machine(), "cores": os.cpu_count(), "gpu": gpu, "threads": torch.get_num_threads()}
+
+
+def peak_memory() -> int:
+    """Bytes: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,103 @@
+"""Run: (resolved recipe, scale, seed), and what its words stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from replication.corpus import open_corpus
+from replication.packing import Packing, pack, validation
+from replication.recipe import Recipe, run_id
+from replication.scale import Role, Scale
+from replication.targets import OneHot
+from replication.tokenizer import Tokenizer, open_tokenizer
+
+
+@dataclass(frozen=True)
+class Run:
+    recipe: Recipe
+    scale: Scale
+    seed: int
+
+    @cached_property
+    def id(self) -> str:
+        return run_id(self.recipe, self.scale.name, self.seed)
+
+    @property
+    def role(self) -> Role:
+        return self.scale.role(self.recipe.student)
+
+    @property
+    def length(self) -> int:
+        """Tokens per sequence."""
+        return self.scale.length(self.role.length)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps. Refuses a budget that is not even one batch."""
+        batch = self.role.optimiser.batch * self.length
+        steps = self.scale.budget(self.recipe.tokens) // batch
+        if steps < 1:
+            raise ValueError(f"{self.scale.budget(self.recipe.tokens)} tokens are less than one batch of {batch} tokens.")
+        return steps
+
+    @property
+    def teacher(self) -> Run | None:
+        """The run that trains this run's teacher; None where the teacher is not one of this suite's."""
+        if self.recipe.teacher not in self.scale.roles:
+            return None
+        return Run(teacher_recipe(self.recipe.teacher, self.recipe.text), self.scale, seed=0)
+
+    def settings(self) -> dict[str, Any]:
+        """What the recipe's words stand for at this scale: shown with every table."""
+        role = self.role
+        found: dict[str, Any] = {
+            "student": shape(self.recipe.student, role),
+            "tokens": self.steps * role.optimiser.batch * self.length,
+            "steps": self.steps,
+            "batch": role.optimiser.batch,
+            "length": self.length,
+            "tokenizer": self.scale.tokenizer,
+            "optimiser": role.optimiser.model_dump(),
+            "evaluation_sequences": self.scale.evaluation_sequences,
+        }
+        if self.teacher is not None:
+            teacher = self.teacher
+            found["teacher"] = shape(self.recipe.teacher, teacher.role)
+            found["teacher_tokens"] = self.scale.budget("teacher")
+        return found
+
+
+def teacher_recipe(role: str, text: str) -> Recipe:
+    """A teacher is simply a run: a larger student trained on the text itself."""
+    return Recipe(student=role, teacher="none", tokens="teacher", text=text, target=OneHot())
+
+
+def shape(name: str, role: Role) -> str:
+    return f"{name}: {role.family}, {role.layers} layers, width {role.width}, ffn {role.ffn}, {role.heads} heads"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text of a run, as the model reads it."""
+
+    corpus: dict[str, Any]  # name and fingerprint, for the record
+    tokenizer: Tokenizer
+    train: Packing
+    validation: Packing
+    repack: Any  # (seed, length) -> Packing of the same documents
+
+
+def data_for(run: Run, artifacts: Path) -> Data:
+    corpus = open_corpus(run.recipe.text or run.scale.corpus)
+    folder = artifacts / "text"
+    tokenizer = open_tokenizer(run.scale.tokenizer, corpus, folder)
+    return Data(
+        corpus={"name": corpus.name, "fingerprint": corpus.fingerprint},
+        tokenizer=tokenizer,
+        train=pack(corpus, tokenizer, run.seed, run.length, folder),
+        validation=validation(corpus, tokenizer, run.length, folder),
+        repack=lambda seed, length: pack(corpus, tokenizer, seed, length, folder),
+    )

@@ -1,0 +1,87 @@
+"""Scale: what the paper's words ("300M", "10B") stand for here. A scale changes sizes, never paths."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+FOLDER = Path(__file__).parent / "scales"
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Optimiser(Entry):
+    """Adam with warm-up and cosine decay (RS-KD Tables 17 to 19)."""
+
+    peak_rate: float
+    final_rate: float
+    warmup: float  # share of the steps
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0  # gradient norm
+    batch: int  # sequences
+
+
+class Role(Entry):
+    """A model's shape (RS-KD Table 20) and how it is trained."""
+
+    family: Literal["llama", "qwen2"] = "llama"
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    tied: bool = False  # input and output embeddings shared
+    length: str  # of the sequences it is trained on, in the paper's words
+    optimiser: Optimiser
+
+
+class Scale(Entry):
+    name: str
+    about: str
+    corpus: str
+    tokenizer: str
+    lengths: dict[str, int]
+    tokens: dict[str, int]
+    roles: dict[str, Role]
+    evaluation_sequences: int
+    probe_sequences: int  # largest batch of the gradient probe
+    log_every: int  # steps
+    checkpoint_every: int  # steps
+
+    def role(self, name: str) -> Role:
+        return self.word("role", name, self.roles)
+
+    def length(self, name: str) -> int:
+        return self.word("length", name, self.lengths)
+
+    def budget(self, name: str) -> int:
+        return self.word("token budget", name, self.tokens)
+
+    def word(self, kind: str, name: str, known: dict[str, Any]) -> Any:
+        if name not in known:
+            raise ValueError(
+                f"Scale {self.name!r} does not say what {kind} {name!r} is. Known: {', '.join(known)}. "
+                f"Add it to replication/scales/{self.name}.toml."
+            )
+        return known[name]
+
+
+def load_scale(name: str) -> Scale:
+    """A scale by name ('laptop') or the path of a TOML file of the same form. ValueError if unknown or malformed."""
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
+        raise ValueError(f"Unknown scale {name!r}. Known: {known}; or give the path of a .toml file.")
+    try:
+        return Scale.model_validate({"name": path.stem, **tomllib.loads(path.read_text())})
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"Scale file {path.name} is not TOML: {error}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"Scale file {path.name}, {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None

@@ -1,0 +1,114 @@
+"""Where a student's targets come from: the text itself, a cache, or the teacher running beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from replication.cache.reader import Reader
+from replication.machine import Machine
+from replication.model import logits_of
+from replication.packing import Packing, positions_in
+from replication.record import generator
+from replication.targets import AnyTarget, DenseTarget, SparseTarget, Target, one_hot
+
+
+class Supervision(Protocol):
+    """Gives the target of a batch: packing rows `indices_B`, their inputs and labels; N = B * L positions in row order."""
+
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget: ...
+
+
+@dataclass(frozen=True)
+class FromText:
+    """The ground truth: no teacher."""
+
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
+        return one_hot(labels_BL.reshape(-1))
+
+
+@dataclass(frozen=True)
+class FromCache:
+    """Targets drawn earlier over the same packing."""
+
+    reader: Reader
+    target: Target
+
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
+        return finished(self.target, *self.reader.rows(indices_B), labels_BL)
+
+
+@dataclass(frozen=True)
+class FromOtherContext:
+    """Targets that the teacher drew for the same tokens in other company: Table 16's deliberate mismatch."""
+
+    reader: Reader
+    target: Target
+    mine: Packing
+    other: Packing
+    rows_S: np.ndarray  # the rows of `other` that are cached, ascending
+
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
+        place_BL = positions_in(self.other, self.mine, indices_B)
+        row_BL = np.searchsorted(self.rows_S, place_BL // self.other.length)
+        cached_BL = np.where(place_BL < 0, -1, row_BL * self.other.length + place_BL % self.other.length)
+        return finished(self.target, *self.reader.positions(cached_BL), labels_BL)
+
+
+@dataclass(frozen=True)
+class FromTeacher:
+    """The teacher runs beside the student."""
+
+    teacher: PreTrainedModel
+    target: Target
+    vocabulary: int
+    seed: int
+    machine: Machine
+
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
+        with torch.no_grad(), self.machine.precision():
+            logits_BLV = logits_of(self.teacher, tokens_BL, self.vocabulary)
+        return drawn(self.target, logits_BLV, labels_BL, indices_B, self.seed)
+
+
+def drawn(target: Target, logits_BLV: Tensor, labels_BL: Tensor, indices_B: np.ndarray, seed: int) -> AnyTarget:
+    """The target of B sequences. Each sequence has its own random stream, so a draw depends on no batch, cache or restart."""
+    parts = [
+        target(logits_LV, labels_L, stream(seed, int(index), logits_LV.device))
+        for logits_LV, labels_L, index in zip(logits_BLV, labels_BL, indices_B, strict=True)
+    ]
+    dense = [part.probs_NV for part in parts if isinstance(part, DenseTarget)]
+    if dense:
+        return DenseTarget(torch.cat(dense))
+    sparse = [part for part in parts if isinstance(part, SparseTarget)]
+    most = max(part.ids_NK.shape[1] for part in sparse)
+    spread = [part.spread_N for part in sparse if part.spread_N is not None]
+    return SparseTarget(
+        torch.cat([widened(part.ids_NK, most) for part in sparse]),
+        torch.cat([widened(part.weights_NK, most) for part in sparse]),
+        torch.cat(spread) if spread else None,
+    )
+
+
+def stream(seed: int, sequence: int, device: torch.device) -> torch.Generator:
+    cpu = generator(seed, "draw", sequence)
+    return cpu if device.type == "cpu" else torch.Generator(device).manual_seed(cpu.initial_seed())
+
+
+def widened(rows_NK: Tensor, most: int) -> Tensor:
+    return torch.nn.functional.pad(rows_NK, (0, most - rows_NK.shape[1]))
+
+
+def finished(target: Target, ids_BLK: np.ndarray, weights_BLK: np.ndarray, labels_BL: Tensor) -> SparseTarget:
+    """The run's target from what the cache holds of it."""
+    most = ids_BLK.shape[-1]
+    device = labels_BL.device
+    kept = SparseTarget(
+        torch.from_numpy(ids_BLK.reshape(-1, most)).to(device), torch.from_numpy(weights_BLK.reshape(-1, most)).to(device)
+    )
+    return target.complete(kept, labels_BL.reshape(-1))
