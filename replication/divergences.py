@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from replication.targets import AnyTarget, DenseTarget, SparseTarget
+from replication.targets import AnyTarget, DenseTarget, SparseTarget, at_least_one, positive
 
 
 @dataclass(frozen=True)
 class ForwardKL:
-    """KL(target || student), the target as it is (RS-KD Eq. 3); its gradient is (sum of weights) * student - weights (Eq. 4)."""
+    """KL(target || student), the target as it is (RS-KD Eq. 3).
+
+    Its gradient in the logits is (sum of weights) * student - weights (Eq. 4).
+    """
 
     def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
         logits_NV = precise(student_logits_NV)
@@ -96,9 +99,9 @@ class GhostToken:
         logits_NV = precise(student_logits_NV)
         log_rest_N = left_out(logits_NV, target).logsumexp(-1) - logits_NV.logsumexp(-1)
         ghost_N = (1 - target.weights_NK.to(logits_NV).sum(1)).clamp_min(0)
-        # where the target keeps everything, the ghost has no mass and no loss: 0 * log 0 = 0
-        ghost_loss_N = torch.special.xlogy(ghost_N, ghost_N) - ghost_N * log_rest_N.masked_fill(ghost_N == 0, 0.0)
-        return ForwardKL()(logits_NV, target) + ghost_loss_N
+        # where every class is kept, what is missing to one is rounding, and no class is left to carry it
+        ghost_N = ghost_N.masked_fill((target.weights_NK > 0).sum(1) >= logits_NV.shape[1], 0.0)
+        return ForwardKL()(logits_NV, target) + torch.special.xlogy(ghost_N, ghost_N) - ghost_N * log_rest_N
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,20 @@ class TailAware:
     k: int = 10
     beta: float = 2.0
 
+    def __post_init__(self) -> None:
+        at_least_one("TailAware.k", self.k)
+        positive("TailAware.beta", self.beta)
+
     def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
         teacher_NV = dense_only(self, target).to(precise(student_logits_NV))
-        head = SparseTarget(*reversed(teacher_NV.topk(self.k, dim=-1)))
+        if self.k >= teacher_NV.shape[1]:
+            raise ValueError(
+                f"TailAware.k is {self.k} of {teacher_NV.shape[1]} classes, so no tail is left; give fewer."
+            )
+        if len(teacher_NV) % target.sequences:
+            raise ValueError(f"{len(teacher_NV)} positions are not {target.sequences} equally long sequences.")
+        top = teacher_NV.topk(self.k, dim=-1)
+        head = SparseTarget(top.indices, top.values)
         logits_NV = precise(student_logits_NV)
         tail_NV = teacher_NV.scatter(1, head.ids_NK, 0.0)
         mass_N = tail_NV.sum(1)
@@ -136,7 +150,9 @@ def left_out(logits_NV: Tensor, target: SparseTarget) -> Tensor:
     kept_NK = target.weights_NK > 0
     # an unused slot repeats the first kept class, so that it masks nothing else
     ids_NK = torch.where(kept_NK, target.ids_NK, target.ids_NK[:, :1])
-    return logits_NV.scatter(1, ids_NK, -torch.inf)
+    # a row of nothing but -inf has no gradient; where every class is kept, the caller has no use for the row
+    all_kept_N1 = kept_NK.sum(1, keepdim=True) >= logits_NV.shape[1]
+    return torch.where(all_kept_N1, logits_NV, logits_NV.scatter(1, ids_NK, -torch.inf))
 
 
 def dense_only(divergence: object, target: AnyTarget) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from replication.divergences import Divergence
+from replication.divergences import Divergence, precise
 from replication.positions import Positions
 from replication.targets import AnyTarget
 
@@ -29,11 +29,13 @@ def distillation_loss(
     sequences, length, vocabulary = student_logits_BLV.shape
     student_logits_NV = student_logits_BLV.reshape(-1, vocabulary)
     labels_N = labels_BL.reshape(-1)
-    weight_N = positions(student_logits_BLV.detach(), target.of(labels_N).view(sequences, length)).reshape(-1)
+    weight_N = positions(student_logits_BLV.detach(), target.of(labels_N, vocabulary).view(sequences, length)).reshape(
+        -1
+    )
 
-    loss_N = labels_N.new_zeros(()).float()
+    loss_N = weight_N.new_zeros(())
     if kd_weight:
         loss_N = loss_N + kd_weight * divergence(student_logits_NV, replace(target, sequences=sequences))
     if ce_weight:
-        loss_N = loss_N + ce_weight * cross_entropy(student_logits_NV.float(), labels_N, reduction="none")
+        loss_N = loss_N + ce_weight * cross_entropy(precise(student_logits_NV), labels_N, reduction="none")
     return (weight_N * loss_N).mean()

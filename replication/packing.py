@@ -1,8 +1,8 @@
-"""Packing: the documents of one split, shuffled, end to end, cut into rows (RS-KD App. D.3).
+"""Packing: the documents of one split, shuffled, end to end, cut into rows, and the rows shuffled (RS-KD App. D.3).
 
-Attention is not masked across documents. Row i holds tokens i L .. i L + L of the stream, L + 1 of them: L inputs and,
-one further, L labels. Neighbours share a token, so each token but the stream's first is predicted exactly once; the
-last partial row is dropped.
+Attention is not masked across documents. A row holds L + 1 tokens of the stream: L inputs and, one further, L labels.
+Neighbours share a token, so each token but the stream's first is predicted exactly once; the last partial row is
+dropped. Rows are shuffled too (as Megatron does, with which RS-KD trained): else a batch would be one long document.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from replication.corpus import Corpus
 from replication.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 2_000_000  # characters tokenised between two writes
 Split = Literal["train", "validation"]
 
@@ -44,10 +44,11 @@ class Packing:
     begins_D: np.ndarray  # where the document begins on file
     starts_D: np.ndarray  # where it starts in the stream
     tokens: int  # in the stream
+    order_R: np.ndarray  # row i is the order_R[i]-th of the stream
 
     def __len__(self) -> int:
         """Rows."""
-        return (self.tokens - 1) // self.length
+        return len(self.order_R)
 
     def rows(self, indices: np.ndarray | list[int]) -> np.ndarray:
         """int64 [B, L + 1]: inputs are [:, :-1], labels [:, 1:]. Raises IndexError outside 0 .. len(self) - 1."""
@@ -58,7 +59,7 @@ class Packing:
         rows = np.asarray(indices, dtype=np.int64).reshape(-1)
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"Rows {rows.min()} to {rows.max()} asked of a packing with rows 0 to {len(self) - 1}.")
-        return rows[:, None] * self.length + np.arange(width)
+        return self.order_R[rows][:, None] * self.length + np.arange(width)
 
     def tokens_of(self, positions: np.ndarray) -> np.ndarray:
         """The tokens at these stream positions, int64, same shape."""
@@ -77,9 +78,9 @@ class Packing:
 
 
 def positions_in(other: Packing, mine: Packing, row_indices: np.ndarray | list[int]) -> np.ndarray:
-    """Where `other`'s stream holds the input tokens of my rows: same document, same offset. int64 [B, L].
+    """Where `other` holds the input tokens of my rows: same document, same offset. int64 [B, L].
 
-    A target cached for row p // other.length, column p % other.length of `other` is the teacher's prediction after
+    A target cached for row p // other.length of `other`, column p % other.length, is the teacher's prediction after
     the same token, in other company (Table 16). It names the same next token except at a document's end, where the
     next document is another. -1 where the counterpart is no input of a row of `other`: the last 1 to other.length
     tokens of its stream. Raises ValueError when the two hold different tokens.
@@ -92,8 +93,11 @@ def positions_in(other: Packing, mine: Packing, row_indices: np.ndarray | list[i
     place, offset = mine.place_of(mine.positions_of(row_indices, mine.length))
     sorter = other.by_document
     counterpart = sorter[np.searchsorted(other.documents_D, mine.documents_D[place], sorter=sorter)]
-    positions = other.starts_D[counterpart] + offset
-    return np.where(positions < len(other) * other.length, positions, -1)
+    stream = other.starts_D[counterpart] + offset
+    row_of_R = np.argsort(other.order_R)
+    inside = stream < len(other) * other.length
+    row = row_of_R[np.where(inside, stream, 0) // other.length]
+    return np.where(inside, row * other.length + stream % other.length, -1)
 
 
 def pack(corpus: Corpus, tokenizer: Tokenizer, seed: int, length: int, directory: Path) -> Packing:
@@ -131,6 +135,7 @@ def packed(corpus: Corpus, tokenizer: Tokenizer, split: Split, order: str, lengt
         begins_D=offsets[:-1][documents_D],
         starts_D=ends_D - sizes_D,
         tokens=int(ends_D[-1]),
+        order_R=shuffled((int(ends_D[-1]) - 1) // length, f"rows of {order}"),
     )
 
 

@@ -29,7 +29,9 @@ class Plan:
     @property
     def needs(self) -> list[Need]:
         """The caches that these runs read."""
-        return [Need(run) for run in self.runs.values() if run.recipe.cached and run.recipe.probe in ("train", "storage")]
+        return [
+            Need(run) for run in self.runs.values() if run.recipe.cached and run.recipe.probe in ("train", "storage")
+        ]
 
 
 def fullkd_student(run: Run) -> Run:

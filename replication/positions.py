@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class TopFraction:
 
     def __call__(self, student_logits_BLV: Tensor, teacher_confidence_BL: Tensor) -> Tensor:
         length = student_logits_BLV.shape[1]
-        kept = math.ceil(self.keep * length)
+        kept = math.ceil(Fraction(str(self.keep)) * length)  # 0.07 * 100 is 7, which floats make 7.000000000000001
         chosen = entropy(student_logits_BLV).topk(kept, dim=1).indices
         return torch.zeros_like(teacher_confidence_BL).scatter(1, chosen, length / kept)
 
@@ -50,7 +51,7 @@ class HardTokens:
     hard: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.ratio <= 0:
+        if not 0 < self.ratio < math.inf:
             raise ValueError(f"HardTokens.ratio is {self.ratio}; give the weight of hard over easy tokens, above 0.")
         if not 0 < self.hard < 1:
             raise ValueError(f"HardTokens.hard is {self.hard}; give the share of hard tokens, between 0 and 1.")

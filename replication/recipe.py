@@ -59,11 +59,15 @@ class Recipe:
         one_of("delivery", self.delivery, DELIVERIES)
         one_of("probe", self.probe, PROBES)
         if self.delivery == "cache" and self.target.stored is None:
-            raise ValueError(f"Target {type(self.target).__name__} cannot be cached: it is not sparse. Use delivery 'online'.")
+            raise ValueError(
+                f"Target {type(self.target).__name__} cannot be cached: it is not sparse. Use delivery 'online'."
+            )
         if self.teacher == "none" and not isinstance(self.target, OneHot):
             raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
         if isinstance(self.alignment, Different) and not self.cached:
-            raise ValueError("Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'.")
+            raise ValueError(
+                "Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'."
+            )
 
     @property
     def cached(self) -> bool:
@@ -91,7 +95,9 @@ def parse(stated: dict[str, Any]) -> Recipe:
     values: dict[str, Any] = {}
     for key, value in stated.items():
         if key not in known:
-            raise ValueError(f"Unknown recipe field {key!r}{suggestion(key, known)}. Known: {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"Unknown recipe field {key!r}{suggestion(key, known)}. Known: {', '.join(sorted(known))}."
+            )
         values[key] = method(key, value) if key in AXES else text(key, value)
     return Recipe(**values)
 

@@ -24,7 +24,8 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 # the files that decide a trained student's numbers; the command line, the record and the probes do not
 DECISIVE = (
     "targets.py", "divergences.py", "positions.py", "samples.py", "schedules.py", "loss.py", "corpus.py", "tokenizer.py",
-    "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "evaluate/language_model.py",
+    "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/bits.py", "cache/ratio.py",
+    "cache/choose.py", "evaluate/language_model.py",
 )  # fmt: skip
 
 
@@ -131,7 +132,12 @@ def code_digest() -> str:
 def without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             body[0].value = ast.Constant(value="")
     return tree
 

@@ -27,7 +27,14 @@ class Run:
 
     @property
     def role(self) -> Role:
-        return self.scale.role(self.recipe.student)
+        """The student's shape and training settings. A checkpoint to continue from is trained as role 300M is."""
+        student = self.recipe.student
+        continues = student not in self.scale.roles and ("/" in student or Path(student).exists())
+        return self.scale.role("300M" if continues else student)
+
+    def check(self) -> None:
+        """Raises ValueError now for what would go wrong later: unknown roles, budgets, lengths."""
+        self.settings()
 
     @property
     def length(self) -> int:
@@ -35,12 +42,23 @@ class Run:
         return self.scale.length(self.role.length)
 
     @property
+    def tokenizer(self) -> str:
+        """The scale's, unless a model from elsewhere brings its own: a teacher's classes are its tokenizer's tokens."""
+        if self.recipe.teacher != "none" and self.teacher is None:
+            return self.recipe.teacher
+        if self.recipe.student not in self.scale.roles:
+            return self.recipe.student
+        return self.scale.tokenizer
+
+    @property
     def steps(self) -> int:
         """Optimiser steps. Refuses a budget that is not even one batch."""
         batch = self.role.optimiser.batch * self.length
         steps = self.scale.budget(self.recipe.tokens) // batch
         if steps < 1:
-            raise ValueError(f"{self.scale.budget(self.recipe.tokens)} tokens are less than one batch of {batch} tokens.")
+            raise ValueError(
+                f"{self.scale.budget(self.recipe.tokens)} tokens are less than one batch of {batch} tokens."
+            )
         return steps
 
     @property
@@ -54,19 +72,22 @@ class Run:
         """What the recipe's words stand for at this scale: shown with every table."""
         role = self.role
         found: dict[str, Any] = {
-            "student": shape(self.recipe.student, role),
+            "student": shape(self.recipe.student, role)
+            if self.recipe.student in self.scale.roles
+            else self.recipe.student,
             "tokens": self.steps * role.optimiser.batch * self.length,
             "steps": self.steps,
             "batch": role.optimiser.batch,
             "length": self.length,
-            "tokenizer": self.scale.tokenizer,
+            "tokenizer": self.tokenizer,
             "optimiser": role.optimiser.model_dump(),
             "evaluation_sequences": self.scale.evaluation_sequences,
         }
         if self.teacher is not None:
-            teacher = self.teacher
-            found["teacher"] = shape(self.recipe.teacher, teacher.role)
+            found["teacher"] = shape(self.recipe.teacher, self.teacher.role)
             found["teacher_tokens"] = self.scale.budget("teacher")
+        elif self.recipe.teacher != "none":
+            found["teacher"] = self.recipe.teacher
         return found
 
 
@@ -93,7 +114,7 @@ class Data:
 def data_for(run: Run, artifacts: Path) -> Data:
     corpus = open_corpus(run.recipe.text or run.scale.corpus)
     folder = artifacts / "text"
-    tokenizer = open_tokenizer(run.scale.tokenizer, corpus, folder)
+    tokenizer = open_tokenizer(run.tokenizer, corpus, folder)
     return Data(
         corpus={"name": corpus.name, "fingerprint": corpus.fingerprint},
         tokenizer=tokenizer,

@@ -61,6 +61,9 @@ class Scale(Entry):
         return self.word("length", name, self.lengths)
 
     def budget(self, name: str) -> int:
+        """Tokens: a word of the scale, or a plain number."""
+        if name.replace("_", "").isdigit():
+            return int(name)
         return self.word("token budget", name, self.tokens)
 
     def word(self, kind: str, name: str, known: dict[str, Any]) -> Any:

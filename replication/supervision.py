@@ -109,6 +109,7 @@ def finished(target: Target, ids_BLK: np.ndarray, weights_BLK: np.ndarray, label
     most = ids_BLK.shape[-1]
     device = labels_BL.device
     kept = SparseTarget(
-        torch.from_numpy(ids_BLK.reshape(-1, most)).to(device), torch.from_numpy(weights_BLK.reshape(-1, most)).to(device)
+        torch.from_numpy(ids_BLK.reshape(-1, most)).to(device),
+        torch.from_numpy(weights_BLK.reshape(-1, most)).to(device),
     )
     return target.complete(kept, labels_BL.reshape(-1))

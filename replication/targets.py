@@ -30,10 +30,10 @@ class SparseTarget:
         full_NV.scatter_add_(1, self.ids_NK, self.weights_NK)
         return full_NV if self.spread_N is None else full_NV + self.spread_N[:, None] / vocabulary
 
-    def of(self, labels_N: Tensor) -> Tensor:
+    def of(self, labels_N: Tensor, vocabulary: int) -> Tensor:
         """The target's weight on one class per position, [N]."""
         weight_N = (self.weights_NK * (self.ids_NK == labels_N[:, None])).sum(1)
-        return weight_N
+        return weight_N if self.spread_N is None else weight_N + self.spread_N / vocabulary
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class DenseTarget:
         assert self.probs_NV.shape[1] == vocabulary
         return self.probs_NV
 
-    def of(self, labels_N: Tensor) -> Tensor:
+    def of(self, labels_N: Tensor, vocabulary: int) -> Tensor:
+        assert self.probs_NV.shape[1] == vocabulary
         return self.probs_NV.gather(1, labels_N[:, None])[:, 0]
 
 
@@ -111,6 +112,9 @@ class TopK(Target):
         at_least_one("TopK.k", self.k)
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
+        return self.keep(teacher_logits_NV)
+
+    def keep(self, teacher_logits_NV: Tensor) -> SparseTarget:
         top = log_probs(teacher_logits_NV).topk(classes("TopK.k", self.k, teacher_logits_NV), dim=-1)
         return SparseTarget(top.indices, top.values.exp())
 
@@ -151,14 +155,14 @@ class SmoothedTopK(Target):
         at_least_one("SmoothedTopK.k", self.k)
 
     @property
-    def stored(self) -> Target:
+    def stored(self) -> TopK:
         return TopK(self.k)
 
     def complete(self, kept: SparseTarget, labels_N: Tensor) -> SparseTarget:
         return replace(kept, spread_N=residual(kept))
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
-        return self.complete(self.stored(teacher_logits_NV, labels_N, generator), labels_N)
+        return self.complete(self.stored.keep(teacher_logits_NV), labels_N)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class NaiveFix(Target):
         at_least_one("NaiveFix.k", self.k)
 
     @property
-    def stored(self) -> Target:
+    def stored(self) -> TopK:
         return TopK(self.k)
 
     def complete(self, kept: SparseTarget, labels_N: Tensor) -> SparseTarget:
@@ -185,7 +189,7 @@ class NaiveFix(Target):
         )
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
-        return self.complete(self.stored(teacher_logits_NV, labels_N, generator), labels_N)
+        return self.complete(self.stored.keep(teacher_logits_NV), labels_N)
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,10 @@ class RandomSampling(Target):
         if self.exponent == 1:
             ids_NK, counts_NK = counted(draw(log_teacher_NV.exp(), self.draws, generator))
             return SparseTarget(ids_NK, counts_NK / self.draws)
-        log_proposal_NV = log_probs(self.exponent * log_teacher_NV)
+        # a class the teacher rules out (-inf) is never proposed, not even uniformly
+        log_proposal_NV = log_probs(
+            (self.exponent * log_teacher_NV).masked_fill(log_teacher_NV == -torch.inf, -torch.inf)
+        )
         ids_NK, counts_NK = counted(draw(log_proposal_NV.exp(), self.draws, generator))
         log_ratio_NK = log_teacher_NV.gather(1, ids_NK) - log_proposal_NV.gather(1, ids_NK)
         # the largest ratio is taken out before exp: uniform proposals give ratios over many orders of magnitude

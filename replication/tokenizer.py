@@ -25,7 +25,7 @@ from replication.corpus import Corpus, content_hash, first_line
 END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
 SMALLEST = 257  # every byte, and the end of text
-TRAINING_SAMPLE = 16_000_000  # bytes; more text moves few merges at these vocabularies
+TRAINING_SAMPLE = 8_000_000  # bytes; four times as much, all of the standard library, saves 1 % of tokens at 4096
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,12 @@ def train(run: Run, machine: Machine) -> Record:
             tokens = step * batch * run.length
             seconds = round(time.perf_counter() - record.started, 3)
             record.log(
-                step=step, tokens=tokens, loss=float(loss), learning_rate=rate, gradient_norm=float(norm), seconds=seconds
+                step=step,
+                tokens=tokens,
+                loss=float(loss),
+                learning_rate=rate,
+                gradient_norm=float(norm),
+                seconds=seconds,
             )
         if step % run.scale.checkpoint_every == 0:
             save(checkpoint, step, student, optimiser)

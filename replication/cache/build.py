@@ -15,8 +15,9 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from replication.cache.manifest import Expected, Header
+from replication.cache.manifest import Expected, Header, check, read_manifest
 from replication.cache.manifest import Target as TargetEntry
+from replication.cache.verify import verify
 from replication.cache.writer import Writer
 from replication.machine import Machine
 from replication.model import fingerprint, load, logits_of
@@ -25,7 +26,7 @@ from replication.recipe import Different, plain
 from replication.record import seed_for
 from replication.run import Data, Run, data_for
 from replication.supervision import drawn
-from replication.targets import SparseTarget, Target
+from replication.targets import SparseTarget, Target, TopK
 
 BATCH = 16  # sequences per teacher forward; divides the writer's shards, so a resumed pass makes the same batches
 
@@ -98,6 +99,27 @@ class Need:
     def expected(self, data: Data, teacher: PreTrainedModel) -> Expected:
         return Expected(**dict(self.header(data, teacher)))
 
+    def problems(self, folder: Path, data: Data, teacher: PreTrainedModel, machine: Machine) -> list[str]:
+        """What `verify` finds in a cache that should serve this run: bytes, origin, and a sample drawn again."""
+        packing, rows_S = self.rows(data)
+        try:
+            check(read_manifest(folder), self.expected(data, teacher))
+        except ValueError as error:
+            return [str(error)]
+
+        @torch.no_grad()
+        def recompute(sequences_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            indices_B = rows_S[sequences_B]
+            rows = torch.from_numpy(packing.rows(indices_B)).to(machine.device)
+            with machine.precision():
+                logits_BLV = logits_of(teacher, rows[:, :-1], packing.vocabulary)
+            target = drawn(self.target, logits_BLV, rows[:, 1:], indices_B, self.run.seed)
+            assert isinstance(target, SparseTarget)
+            ids_BLK = target.ids_NK.view(len(indices_B), packing.length, -1).cpu().numpy()
+            return ids_BLK, target.weights_NK.view(ids_BLK.shape).cpu().numpy()
+
+        return verify(folder, recompute=recompute)
+
 
 def teacher_for(run: Run, machine: Machine) -> PreTrainedModel:
     """The run's teacher, ready to predict. ValueError if it has not been trained on this machine yet."""
@@ -152,10 +174,12 @@ def teacher_pass(group: dict[Path, Need], machine: Machine) -> None:
                 if start in lacking[folder]:
                     target = drawn(need.target, logits_BLV, rows[:, 1:], indices_B, need.run.seed)
                     assert isinstance(target, SparseTarget)
-                    put(writers[folder], start, target, packing.length)
+                    put(writers[folder], start, need.target, target, packing.length)
 
 
-def put(writer: Writer, start: int, target: SparseTarget, length: int) -> None:
+def put(writer: Writer, start: int, wanted: Target, target: SparseTarget, length: int) -> None:
     ids_BLK = target.ids_NK.view(-1, length, target.ids_NK.shape[1]).cpu().numpy()
     weights_BLK = target.weights_NK.view(ids_BLK.shape).cpu().numpy()
-    writer.put(start, ids_BLK, weights_BLK, (weights_BLK > 0).sum(-1))
+    kept_BL = (weights_BLK > 0).sum(-1)
+    # a sharp teacher's k-th probability may underflow to zero; it is one of the k all the same
+    writer.put(start, ids_BLK, weights_BLK, np.full_like(kept_BL, wanted.k) if isinstance(wanted, TopK) else kept_BL)

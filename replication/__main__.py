@@ -1,0 +1,184 @@
+"""The command line: run recipes, build and check caches, plan and record exhibits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from replication.cache.build import Need, build, teacher_for
+from replication.cache.stats import stats
+from replication.cache.verify import verify
+from replication.execute import execute
+from replication.machine import Machine, this_machine
+from replication.plan import Plan, plan
+from replication.promote import promote
+from replication.recipe import parse, read
+from replication.run import Run, data_for
+from replication.scale import load_scale
+from replication.train import model_folder, record_of
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        options.action(options)
+    except (ValueError, OSError) as error:
+        # one line that says what to do; a traceback would bury it
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m replication", description=__doc__)
+    actions = top.add_subparsers(required=True, metavar="ACTION")
+
+    one = actions.add_parser("run", help="train or measure one recipe file, with the teacher and cache it needs")
+    one.add_argument("recipe", type=Path)
+    sizes(one)
+    one.set_defaults(action=run_recipe)
+
+    step = actions.add_parser("step", help="one run of an exhibit (what the workflow calls)")
+    step.add_argument("exhibit")
+    step.add_argument("run_ids", nargs="+", metavar="RUN_ID")
+    sizes(step)
+    step.set_defaults(action=run_steps)
+
+    planned = actions.add_parser("plan", help="the runs, teachers and caches behind an exhibit")
+    planned.add_argument("exhibit")
+    sizes(planned)
+    planned.set_defaults(action=show_plan)
+
+    recorded = actions.add_parser("record", help="promote an exhibit's local records to logged ones")
+    recorded.add_argument("exhibit")
+    sizes(recorded)
+    recorded.set_defaults(action=record_exhibit)
+
+    cache = actions.add_parser("cache", help="build, verify or measure caches of sparse targets")
+    verbs = cache.add_subparsers(required=True, metavar="VERB")
+    built = verbs.add_parser("build", help="every cache that a recipe file or an exhibit needs, in one teacher pass")
+    built.add_argument("source", help="a recipe.toml, or an exhibit such as rskd/table06")
+    sizes(built)
+    built.set_defaults(action=build_caches)
+    checked = verbs.add_parser("verify", help="checksums; with --recipe also alignment and a recomputed sample")
+    checked.add_argument("folder", type=Path)
+    checked.add_argument("--recipe", type=Path, help="the recipe the cache was built for")
+    sizes(checked)
+    checked.set_defaults(action=verify_cache)
+    counted = verbs.add_parser("stats", help="bytes per token, unique classes")
+    counted.add_argument("folder", type=Path)
+    counted.set_defaults(action=cache_stats)
+    return top
+
+
+def sizes(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--scale", default="laptop", help="smoke, laptop, h100, paper, or a .toml file")
+    action.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0,1,2")
+
+
+def seeds_of(options: argparse.Namespace) -> list[int]:
+    words = [word for given in options.seeds for word in given.replace(",", " ").split()]
+    if not words or not all(word.isdigit() for word in words):
+        raise ValueError(f"Seeds are {' '.join(options.seeds)!r}; give whole numbers, such as --seeds 0 1 2.")
+    return sorted({int(word) for word in words})
+
+
+def plan_of(options: argparse.Namespace, source: str) -> Plan:
+    """The plan of a recipe file or of an exhibit."""
+    scale = load_scale(options.scale)
+    if not source.endswith(".toml"):
+        return plan([source], scale, seeds_of(options))
+    found = Plan()
+    for seed in seeds_of(options):
+        try:
+            found.add(Run(parse(read(Path(source))), scale, seed))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+    return found
+
+
+def run_recipe(options: argparse.Namespace) -> None:
+    machine, found = this_machine(), plan_of(options, str(options.recipe))
+    for run in found.runs.values():
+        run.check()
+    for run in found.teachers.values():
+        execute(run, machine)
+    build(found.needs, machine)
+    for run in found.runs.values():
+        execute(run, machine)
+        show(run, machine)
+
+
+def show(run: Run, machine: Machine) -> None:
+    record = record_of(run, machine)
+    for name, value in json.loads((record.folder / "summary.json").read_text())["metrics"].items():
+        print(f"{name:24} {value}")
+    print(f"record      {record.folder}")
+    if run.recipe.probe == "train":
+        print(f"checkpoint  {model_folder(run, machine)}")
+
+
+def run_steps(options: argparse.Namespace) -> None:
+    found = plan_of(options, options.exhibit)
+    known = found.teachers | found.runs
+    for run_id in options.run_ids:
+        if run_id not in known:
+            raise ValueError(f"{options.exhibit} at scale {options.scale} has no run {run_id!r}. See: plan.")
+        execute(known[run_id], this_machine())
+
+
+def show_plan(options: argparse.Namespace) -> None:
+    found, machine = plan_of(options, options.exhibit), this_machine()
+    for kind, runs in (("teacher", found.teachers), ("run", found.runs)):
+        for run in runs.values():
+            print(f"{kind:8} {'done' if record_of(run, machine).done else 'to do':6} {run.id}")
+    for folder in dict.fromkeys(need.folder(machine) for need in found.needs):
+        print(f"{'cache':8} {'done' if (folder / 'manifest.json').exists() else 'to do':6} {folder.name}")
+
+
+def record_exhibit(options: argparse.Namespace) -> None:
+    found = plan_of(options, options.exhibit)
+    written = promote(found.runs.values(), found_scale(found), this_machine().results)
+    print(f"{len(written)} records of {options.exhibit} are now logged under {written[0].parent}. Commit them.")
+
+
+def found_scale(found: Plan) -> str:
+    return next(iter(found.runs.values())).scale.name
+
+
+def build_caches(options: argparse.Namespace) -> None:
+    machine, found = this_machine(), plan_of(options, options.source)
+    if not found.needs:
+        raise ValueError(f"{options.source} needs no cache: its targets are dense, one-hot or online.")
+    for folder in build(found.needs, machine):
+        print(folder)
+
+
+def verify_cache(options: argparse.Namespace) -> None:
+    if options.recipe is None:
+        problems = verify(options.folder)
+    else:
+        machine = this_machine()
+        need = Need(next(iter(plan_of(options, str(options.recipe)).runs.values())))
+        problems = need.problems(
+            options.folder, data_for(need.run, machine.artifacts), teacher_for(need.run, machine), machine
+        )
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise ValueError(f"{len(problems)} problems in {options.folder}. Remove the folder and build the cache again.")
+    print("no problem found")
+
+
+def cache_stats(options: argparse.Namespace) -> None:
+    for name, value in stats(options.folder).items():
+        print(f"{name:28} {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""How many different classes a number of draws finds (RS-KD App. C, Figure 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from replication.cache.build import BATCH, teacher_for
+from replication.machine import Machine
+from replication.model import logits_of
+from replication.run import Data, Run
+from replication.supervision import drawn
+from replication.targets import SparseTarget
+
+
+@torch.no_grad()
+def draws(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:
+    """Mean kept classes per position on the first training rows that fit one teacher batch."""
+    teacher = teacher_for(run, machine)
+    indices_B = np.arange(min(BATCH, len(data.train)))
+    rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
+    with machine.precision():
+        logits_BLV = logits_of(teacher, rows[:, :-1], data.tokenizer.vocabulary)
+    target = drawn(run.recipe.target, logits_BLV, rows[:, 1:], indices_B, run.seed)
+    if not isinstance(target, SparseTarget):
+        raise ValueError(f"The probe 'draws' counts kept classes; {type(run.recipe.target).__name__} keeps them all.")
+    kept_N = (target.weights_NK > 0).sum(1).double()
+    return {"unique_classes": float(kept_N.mean())}, {}
