@@ -14,7 +14,7 @@ from replication.execute import execute
 from replication.machine import Machine, this_machine
 from replication.plan import Plan, plan
 from replication.promote import promote
-from replication.recipe import parse, read
+from replication.recipe import parse, read, seeds
 from replication.run import Run, data_for
 from replication.scale import load_scale
 from replication.train import model_folder, record_of
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
     step = actions.add_parser("step", help="one run of an exhibit (what the workflow calls)")
     step.add_argument("exhibit")
-    step.add_argument("run_ids", nargs="+", metavar="RUN_ID")
+    step.add_argument("--runs", dest="run_ids", nargs="+", required=True, metavar="RUN_ID")
     sizes(step)
     step.set_defaults(action=run_steps)
 
@@ -81,20 +81,13 @@ def sizes(action: argparse.ArgumentParser) -> None:
     action.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0,1,2")
 
 
-def seeds_of(options: argparse.Namespace) -> list[int]:
-    words = [word for given in options.seeds for word in given.replace(",", " ").split()]
-    if not words or not all(word.isdigit() for word in words):
-        raise ValueError(f"Seeds are {' '.join(options.seeds)!r}; give whole numbers, such as --seeds 0 1 2.")
-    return sorted({int(word) for word in words})
-
-
 def plan_of(options: argparse.Namespace, source: str) -> Plan:
     """The plan of a recipe file or of an exhibit."""
     scale = load_scale(options.scale)
     if not source.endswith(".toml"):
-        return plan([source], scale, seeds_of(options))
+        return plan([source], scale, seeds(options.seeds))
     found = Plan()
-    for seed in seeds_of(options):
+    for seed in seeds(options.seeds):
         try:
             found.add(Run(parse(read(Path(source))), scale, seed))
         except ValueError as error:

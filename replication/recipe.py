@@ -35,6 +35,7 @@ class Different:
 
 ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
 DELIVERIES = ("auto", "cache", "online")
+KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
 PROBES = ("train", "gradients", "storage", "draws")
 
 
@@ -108,26 +109,38 @@ def method(axis: str, stated: Any) -> Any:
     name, known = stated.pop("name", None), AXES[axis]
     if name not in known:
         raise ValueError(f"Unknown {axis} {name!r}{suggestion(str(name), known)}. Known: {', '.join(sorted(known))}.")
-    wanted = {item.name: item for item in fields(known[name])}
-    for key in stated:
-        if key not in wanted:
-            raise ValueError(f"{name} has no field {key!r}. Its fields: {', '.join(wanted) or 'none'}.")
-    needed = [key for key, item in wanted.items() if item.default is MISSING and key not in stated]
-    if needed:
-        raise ValueError(f"{name} needs {needed[0]!r}: write {axis} = {{ name = {name!r}, {needed[0]} = ... }}.")
+    return made(known[name], stated)
+
+
+def made(cls: Any, stated: dict[str, Any]) -> Any:
+    """The dataclass with these fields. ValueError, one line, for unknown, missing or ill-typed ones."""
+    wanted = {item.name: item for item in fields(cls)}
+    values = dict(stated)
     for key, value in stated.items():
-        kind = {"int": int, "float": (int, float), "str": str}[str(wanted[key].type)]
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise ValueError(f"{name}.{key} is {value!r}; a {wanted[key].type} is wanted.")
-        if wanted[key].type == "float":
-            stated[key] = float(value)
-    return known[name](**stated)
+        if key not in wanted:
+            raise ValueError(f"{cls.__name__} has no field {key!r}. Its fields: {', '.join(wanted) or 'none'}.")
+        kind = str(wanted[key].type)
+        if kind in KINDS and (isinstance(value, bool) or not isinstance(value, KINDS[kind])):
+            raise ValueError(f"{cls.__name__}.{key} is {value!r}; a {kind} is wanted.")
+        values[key] = float(value) if kind == "float" else value  # 2 and 2.0 are one recipe
+    for key, item in wanted.items():
+        if item.default is MISSING and key not in stated:
+            raise ValueError(f"{cls.__name__} needs {key!r}: write {{ name = {cls.__name__!r}, {key} = ... }}.")
+    return cls(**values)
 
 
 def text(key: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"Recipe field {key!r} is {value!r}; text is wanted, in quotes.")
     return value
+
+
+def seeds(given: str | list[str]) -> list[int]:
+    """Seeds as "0,1,2", or as several such words."""
+    words = " ".join([given] if isinstance(given, str) else given).replace(",", " ").split()
+    if not words or not all(word.isdecimal() for word in words):
+        raise ValueError(f"Seeds are {given!r}; give whole numbers, such as 0,1,2.")
+    return sorted({int(word) for word in words})
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -177,8 +190,12 @@ def plain(value: Any) -> Any:
 
 def run_id(recipe: Recipe, scale: str, seed: int) -> str:
     """'topk-k12-s0-1a2b3c4d': what a person needs to see, then what makes it unique."""
-    key = json.dumps({"recipe": changed(recipe), "scale": scale, "seed": seed}, sort_keys=True)
-    return f"{slug(recipe)}-s{seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    return identified(slug(recipe), changed(recipe), scale, seed)
+
+
+def identified(words: str, changed: dict[str, Any], scale: str, seed: int) -> str:
+    key = json.dumps({"recipe": changed, "scale": scale, "seed": seed}, sort_keys=True)
+    return f"{words}-s{seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def slug(recipe: Recipe) -> str:
@@ -187,7 +204,16 @@ def slug(recipe: Recipe) -> str:
         words.append(f"teacher-{recipe.student}")
     for axis, value in changed(recipe).items():
         if axis in AXES:
-            words.append(value["name"] + "".join(f"-{key}{entry}" for key, entry in value.items() if key != "name"))
+            words.append(named(value))
     if not recipe.cached and recipe.target.stored is not None:
         words.append("online")
-    return re.sub(r"[^a-z0-9.-]+", "-", "-".join(words or ["full"]).lower())[:64].strip("-.")
+    return plain_words("-".join(words or ["full"]))[:64].strip("-.")
+
+
+def named(method: dict[str, Any]) -> str:
+    """{name = "TopK", k = 12} as one word, TopK-k12."""
+    return method["name"] + "".join(f"-{key}{entry}" for key, entry in method.items() if key != "name")
+
+
+def plain_words(text: str) -> str:
+    return re.sub(r"[^a-z0-9.-]+", "-", text.lower())

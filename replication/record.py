@@ -23,9 +23,9 @@ FORMAT = 1
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 # the files that decide a trained student's numbers; the command line, the record and the probes do not
 DECISIVE = (
-    "targets.py", "divergences.py", "positions.py", "samples.py", "schedules.py", "loss.py", "corpus.py", "tokenizer.py",
-    "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/bits.py", "cache/ratio.py",
-    "cache/choose.py", "evaluate/language_model.py",
+    "targets.py", "divergences.py", "positions.py", "samples.py", "schedules.py", "loss.py", "corpus.py",
+    "tokenizer.py", "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/bits.py",
+    "cache/ratio.py", "cache/choose.py", "evaluate/language_model.py",
 )  # fmt: skip
 
 

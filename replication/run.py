@@ -7,9 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from replication.corpus import open_corpus
 from replication.packing import Packing, pack, validation
 from replication.recipe import Recipe, run_id
+from replication.record import generator
 from replication.scale import Role, Scale
 from replication.targets import OneHot
 from replication.tokenizer import Tokenizer, open_tokenizer
@@ -109,6 +112,11 @@ class Data:
     train: Packing
     validation: Packing
     repack: Any  # (seed, length) -> Packing of the same documents
+
+
+def order_of(run: Run, data: Data) -> np.ndarray:
+    """The packing's rows in training order, once through; a longer budget goes through them again."""
+    return run.recipe.samples(len(data.train), generator(run.seed, "samples")).numpy()
 
 
 def data_for(run: Run, artifacts: Path) -> Data:

@@ -19,7 +19,7 @@ from replication.targets import AnyTarget, DenseTarget, SparseTarget, Target, on
 
 
 class Supervision(Protocol):
-    """Gives the target of a batch: packing rows `indices_B`, their inputs and labels; N = B * L positions in row order."""
+    """Gives the target of a batch of packing rows `indices_B`; its N = B * L positions are in row order."""
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget: ...
 
@@ -38,9 +38,10 @@ class FromCache:
 
     reader: Reader
     target: Target
+    rows_S: np.ndarray  # the packing's rows that are cached, ascending
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        return finished(self.target, *self.reader.rows(indices_B), labels_BL)
+        return finished(self.target, *self.reader.rows(np.searchsorted(self.rows_S, indices_B)), labels_BL)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class FromTeacher:
 
 
 def drawn(target: Target, logits_BLV: Tensor, labels_BL: Tensor, indices_B: np.ndarray, seed: int) -> AnyTarget:
-    """The target of B sequences. Each sequence has its own random stream, so a draw depends on no batch, cache or restart."""
+    """The target of B sequences, each with a random stream of its own: a draw depends on no batch and no restart."""
     parts = [
         target(logits_LV, labels_L, stream(seed, int(index), logits_LV.device))
         for logits_LV, labels_L, index in zip(logits_BLV, labels_BL, indices_B, strict=True)

@@ -20,8 +20,8 @@ from replication.machine import Machine
 from replication.model import build, load, logits_of, parameters
 from replication.packing import Packing
 from replication.recipe import Different, changed, resolved
-from replication.record import Record, generator, provenance, seed_for
-from replication.run import Data, Run, data_for
+from replication.record import Record, provenance, seed_for
+from replication.run import Data, Run, data_for, order_of
 from replication.scale import Optimiser
 from replication.supervision import FromCache, FromOtherContext, FromTeacher, FromText, Supervision
 
@@ -56,8 +56,8 @@ def train(run: Run, machine: Machine) -> Record:
     record.resume_at(step)
 
     batch = run.role.optimiser.batch
-    order = run.recipe.samples(len(data.train), generator(run.seed, "samples")).numpy()
-    kept_classes, began = 0.0, (step, time.perf_counter())
+    order = order_of(run, data)
+    began = step, time.perf_counter()
     progress = tqdm(total=run.steps, initial=step, desc=run.id, unit="step", mininterval=2.0)
     while step < run.steps:
         indices_B = order[np.arange(step * batch, (step + 1) * batch) % len(order)]
@@ -76,8 +76,9 @@ def train(run: Run, machine: Machine) -> Record:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(student.parameters(), run.role.optimiser.clip)
-        if not math.isfinite(float(loss)) or not math.isfinite(float(norm)):
-            record.log(step=step + 1, loss=float(loss), learning_rate=rate, gradient_norm=float(norm))
+        nats, gradient_norm = float(loss.detach()), float(norm)
+        if not math.isfinite(nats) or not math.isfinite(gradient_norm):
+            record.log(step=step + 1, loss=nats, learning_rate=rate, gradient_norm=gradient_norm)
             record.finish({"lm_loss": math.inf}, {}, diverged=True)
             return record
         optimiser.step()
@@ -89,9 +90,9 @@ def train(run: Run, machine: Machine) -> Record:
             record.log(
                 step=step,
                 tokens=tokens,
-                loss=float(loss),
+                loss=nats,
                 learning_rate=rate,
-                gradient_norm=float(norm),
+                gradient_norm=gradient_norm,
                 seconds=seconds,
             )
         if step % run.scale.checkpoint_every == 0:
@@ -142,10 +143,10 @@ def supervision_of(run: Run, data: Data, teacher: PreTrainedModel | None, machin
         return FromTeacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, machine)
     need = Need(run)
     reader = Reader(need.folder(machine), need.expected(data, teacher))
+    packing, rows_S = need.rows(data)
     if isinstance(run.recipe.alignment, Different):
-        other, rows_S = need.rows(data)
-        return FromOtherContext(reader, run.recipe.target, data.train, other, rows_S)
-    return FromCache(reader, run.recipe.target)
+        return FromOtherContext(reader, run.recipe.target, data.train, packing, rows_S)
+    return FromCache(reader, run.recipe.target, rows_S)
 
 
 def learning_rate(step: int, steps: int, optimiser: Optimiser) -> float:

@@ -24,7 +24,7 @@ from replication.model import fingerprint, load, logits_of
 from replication.packing import Packing, positions_in
 from replication.recipe import Different, plain
 from replication.record import seed_for
-from replication.run import Data, Run, data_for
+from replication.run import Data, Run, data_for, order_of
 from replication.supervision import drawn
 from replication.targets import SparseTarget, Target, TopK
 
@@ -58,6 +58,7 @@ class Need:
             "seed": run.seed,
             "length": run.length,
             "sequences": self.sequences,
+            "samples": plain(run.recipe.samples),
             "alignment": plain(run.recipe.alignment),
         }
 
@@ -72,7 +73,7 @@ class Need:
 
     def rows(self, data: Data) -> tuple[Packing, np.ndarray]:
         """The packing that the teacher reads, and its rows that are cached, ascending."""
-        mine = np.arange(min(self.sequences, len(data.train)))
+        mine = np.sort(order_of(self.run, data)[: self.sequences])
         alignment = self.run.recipe.alignment
         if not isinstance(alignment, Different):
             return data.train, mine

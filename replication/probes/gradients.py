@@ -28,8 +28,8 @@ def gradients(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float],
     """Angle (degrees), norm ratio, cosine and relative error against FullKD, over all parameters.
 
     At the weights of the student that FullKD trained under the same seed, on rows it has not seen. The paper does not
-    state its batch, and the answer depends on it, so the batch doubles up to `probe_sequences`: the metrics are those of
-    the largest, the curve `by_tokens` has them all.
+    state its batch, and the answer depends on it, so the batch doubles up to `probe_sequences`: the metrics are the
+    largest batch's, the curve `by_tokens` has them all.
     """
     teacher = teacher_for(run, machine)
     student_run = fullkd_student(run)

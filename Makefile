@@ -1,0 +1,115 @@
+# One target per thing a reader wants. `make help` lists them; every target makes its own environment first.
+
+PYTHON ?= python3
+SCALE ?= laptop
+SEEDS ?= 0
+EXHIBIT ?= rskd/table06
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+TEST_WORKERS ?= 2
+TORCH_INDEX ?=
+PY = .venv/bin/python
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help environment lock test lint format record clean
+
+# 6 -> 06, 2a -> 02a, 12 -> 12: the number as the files of paper_tables/ write it.
+two_digits = $(shell echo '$(1)' | sed -E 's/^([0-9])([a-z]?)$$/0\1\2/')
+
+help: ## list every target with one line
+	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{gsub("%", "N", $$1); printf "  %-24s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "Variables: SCALE=$(SCALE) (smoke, laptop, h100, paper)  SEEDS=\"$(SEEDS)\"  CORES=$(CORES)"
+	@echo "           PYTHON=$(PYTHON) builds .venv;  PY=python uses the Python you stand in, and builds nothing"
+	@echo "           TORCH_INDEX=<url> a package index with another build of PyTorch, the CPU-only one for example"
+
+environment: ## create or update .venv from requirements.lock (at once when nothing is missing)
+ifeq ($(origin PY),file)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Python 3.11 or newer is needed, '$(PYTHON)' is older or missing ($$($(PYTHON) --version 2>&1 | tail -1)). Name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@TORCH_INDEX='$(TORCH_INDEX)' $(PYTHON) tools/setup_environment.py
+endif
+
+test: lint ## everything that must hold: lint, then the tests
+	$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
+
+lint: environment ## ruff (format and rules) and mypy
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: environment ## let ruff rewrite the files
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+lock: environment ## rewrite requirements.lock from what .venv holds, after pyproject.toml has changed
+	$(PY) -m tools.write_lock
+
+# $(1) paper, $(2) table or figure, $(3) its number
+define replicate
+$(PY) -m workflow $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS) --cores $(CORES)
+$(PY) -m analysis $(2) $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE)
+endef
+
+show = $(PY) -m analysis $(2) $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE)
+plan = $(PY) -m replication plan $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS)
+
+replicate-table-%: environment ## really run RS-KD's Table N on this machine, then print published, logged, yours
+	$(call replicate,rskd,table,$*)
+
+replicate-figure-%: environment ## really run RS-KD's Figure N (2a, 3b, 5) on this machine, then draw it
+	$(call replicate,rskd,figure,$*)
+
+replicate-tad-table-%: environment ## the same for TAD's Table N
+	$(call replicate,tad,table,$*)
+
+replicate-tad-figure-%: environment ## the same for TAD's Figure N
+	$(call replicate,tad,figure,$*)
+
+replicate-sekd-table-%: environment ## the same for SE-KD's Table N
+	$(call replicate,sekd,table,$*)
+
+replicate-sekd-figure-%: environment ## the same for SE-KD's Figure N
+	$(call replicate,sekd,figure,$*)
+
+replicate-salt-table-%: environment ## the same for SALT's Table N
+	$(call replicate,salt,table,$*)
+
+replicate-salt-figure-%: environment ## the same for SALT's Figure N
+	$(call replicate,salt,figure,$*)
+
+table-%: environment ## print RS-KD's Table N from the logged records, running nothing
+	$(call show,rskd,table,$*)
+
+figure-%: environment ## draw RS-KD's Figure N from the logged records, running nothing
+	$(call show,rskd,figure,$*)
+
+tad-table-%: environment ## the same for TAD's Table N
+	$(call show,tad,table,$*)
+
+tad-figure-%: environment ## the same for TAD's Figure N
+	$(call show,tad,figure,$*)
+
+sekd-table-%: environment ## the same for SE-KD's Table N
+	$(call show,sekd,table,$*)
+
+sekd-figure-%: environment ## the same for SE-KD's Figure N
+	$(call show,sekd,figure,$*)
+
+salt-table-%: environment ## the same for SALT's Table N
+	$(call show,salt,table,$*)
+
+salt-figure-%: environment ## the same for SALT's Figure N
+	$(call show,salt,figure,$*)
+
+plan-table-%: environment ## list the runs that RS-KD's Table N needs, and which of them are done
+	$(call plan,rskd,table,$*)
+
+plan-figure-%: environment ## list the runs that RS-KD's Figure N needs, and which of them are done
+	$(call plan,rskd,figure,$*)
+
+record: environment ## promote this machine's records of EXHIBIT=rskd/table06 to logged ones, after checking them
+	$(PY) -m replication record $(EXHIBIT) --scale $(SCALE)
+
+clean: ## remove build/ and the tools' caches; .venv, artifacts/ and results/ stay
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,21 @@
+"""Columns computed from others, by name: from the row's value and those of the rows it refers to, at one seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+
+def gap_closed(value: float, *, start: float, end: float) -> float | None:
+    """How much of the way from start to end the value has gone, in percent; -inf for a diverged run.
+
+    None where there is no way to go: start equals end, or one of them diverged. Past the end it exceeds 100.
+    """
+    if start == end or not math.isfinite(start) or not math.isfinite(end):
+        return None
+    if not math.isfinite(value):
+        return -math.inf
+    return 100 * (start - value) / (start - end)
+
+
+FUNCTIONS: dict[str, Callable[..., float | None]] = {"gap_closed": gap_closed}

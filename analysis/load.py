@@ -1,0 +1,113 @@
+"""The frame: an exhibit's records as one long table, in printed units."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from analysis.derived import FUNCTIONS
+from analysis.matching import by_cell, comparable, match, source
+from analysis.records import Record, records, unfinished
+from paper_tables.spec import Column, Exhibit
+
+__all__ = ["Record", "as_number", "comparable", "frame", "match", "published", "records", "unfinished"]
+FRAME_COLUMNS = ["row", "column", "seed", "value", "voice", "run_id", "corpus"]
+
+
+def worst(column: Column) -> float:
+    """How a diverged run is written: worse than every finite value."""
+    return -math.inf if column.better == "higher" else math.inf
+
+
+def measured(column: Column, record: Record) -> float | None:
+    """The record's value for the column in printed units; infinite where the run diverged; None if not measured."""
+    metrics = record.summary.metrics
+    key = column.metric or column.key
+    if key not in metrics:
+        lost = record.summary.diverged and column.better != "none" and not column.why
+        return worst(column) if lost else None
+    value = metrics[key]
+    if value is None or not math.isfinite(value):
+        return worst(column)
+    return 100 * value if column.unit == "%" else value
+
+
+def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
+    """One line per cell and seed: row, column, seed, value, voice, run_id, corpus (fingerprint).
+
+    A diverged run stands as an infinite value. `attrs["notes"]` says which records were left out and why.
+    """
+    chosen, notes = comparable(exhibit, records)
+    cells = by_cell(exhibit, chosen)
+    lines = []
+    for row in exhibit.rows:
+        for column in exhibit.columns:
+            for seed, record in by_seed(cells[row.label, column.key], row.label, notes).items():
+                value = measured(column, record) if column.derive is None else None
+                if column.derive is not None:
+                    value = derive(exhibit, column, record, seed, cells, notes)
+                if value is not None:
+                    corpus = record.config.corpus.fingerprint
+                    lines.append((row.label, column.key, seed, value, voice, record.run_id, corpus))
+    table = pd.DataFrame(lines, columns=FRAME_COLUMNS).astype({"seed": int, "value": float})
+    table.attrs["notes"] = list(dict.fromkeys(notes))
+    return table
+
+
+def by_seed(records: list[Record], label: str, notes: list[str]) -> dict[int, Record]:
+    chosen: dict[int, Record] = {}
+    for record in records:
+        if chosen.setdefault(record.seed, record) is not record:
+            twice = f"{chosen[record.seed].run_id} and {record.run_id}"
+            notes.append(f"Row {label!r}, seed {record.seed} has two records, {twice}: only the first is used.")
+    return chosen
+
+
+def derive(
+    exhibit: Exhibit,
+    column: Column,
+    record: Record,
+    seed: int,
+    cells: dict[tuple[str, str], list[Record]],
+    notes: list[str],
+) -> float | None:
+    """A derived cell at one seed: the row's own value and those of the rows it refers to, paired by seed."""
+    assert column.derive is not None
+    name = column.derive["function"]
+    if name not in FUNCTIONS:
+        raise ValueError(f"{exhibit.name}, {column.key!r}: no function {name!r}. Known: {', '.join(FUNCTIONS)}.")
+    of = source(exhibit, column)
+    others: dict[str, float] = {}
+    for role, label in column.derive.items():
+        if role in ("function", "of"):
+            continue
+        if (label, column.key) not in cells:
+            raise ValueError(f"{exhibit.name}, {column.key!r}: {role} = {label!r} is no row of the exhibit.")
+        there = [r for r in cells[label, of.key if (label, of.key) in cells else column.key] if r.seed == seed]
+        value = measured(of, there[0]) if there else None
+        if value is None:
+            notes.append(f"{column.label} needs row {label!r} at seed {seed}, which is missing.")
+            return None
+        others[role] = value
+    own = measured(of, record)
+    value = None if own is None else FUNCTIONS[name](own, **others)
+    if own is not None and value is None:
+        notes.append(f"{column.label} is undefined at seed {seed}: {', '.join(column.derive.values())}.")
+    return value
+
+
+def published(exhibit: Exhibit) -> pd.DataFrame:
+    """The paper's numbers in the frame's layout, with seed -1."""
+    lines = [
+        (row.label, key, -1, number, "published", "", "")
+        for row in exhibit.rows
+        for key, value in row.published.items()
+        if (number := as_number(value)) is not None
+    ]
+    return pd.DataFrame(lines, columns=FRAME_COLUMNS).astype({"seed": int, "value": float})
+
+
+def as_number(value: float | str | None) -> float | None:
+    """A printed value; "inf" is how an exhibit's file writes the paper's infinity."""
+    return None if value is None else float(value)

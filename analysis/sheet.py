@@ -1,0 +1,142 @@
+"""A sheet: all that a printed exhibit says (cells, header, verdicts, notes), before it takes a form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.cells import Cell, cells, own_text, published_text
+from analysis.claims import STATES, Verdict, judge
+from analysis.load import Record, comparable, frame
+from paper_tables.spec import Claim, Column, Exhibit, Row
+
+OURS = ("logged", "yours")
+VOICES = ("published", *OURS)
+ARROWS = {"lower": "\u00a0↓", "higher": "\u00a0↑", "none": ""}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    exhibit: Exhibit
+    scale: str
+    frames: dict[str, pd.DataFrame]  # by voice: "logged", "yours"
+    cells: dict[str, dict[tuple[str, str], Cell]]  # by voice, then (row label, column key)
+    seeds: dict[str, list[int]]  # by voice
+    header: list[str]  # one line each
+    verdicts: list[tuple[str, Claim, Verdict]]  # voice, claim, verdict; failed first
+    notes: list[str]
+
+    def text(self, row: Row, column: Column, voice: str) -> str:
+        if voice == "published":
+            return published_text(row, column)
+        return own_text(self.cells[voice].get((row.label, column.key)), column, len(self.seeds[voice]))
+
+    def title(self, column: Column) -> str:
+        """The column's label, its unit unless the label says it, the better direction, and the footnote's mark."""
+        unit = f" ({column.unit})" if column.unit and column.unit not in column.label else ""
+        mark = f" [{self.footnotes.index(column) + 1}]" if column in self.footnotes else ""
+        return f"{column.label}{unit}{ARROWS[column.better]}{mark}"
+
+    @property
+    def footnotes(self) -> list[Column]:
+        return [column for column in self.exhibit.columns if column.why]
+
+    def verdict_lines(self) -> list[str]:
+        return [
+            f"{verdict.state.upper():<12}  {voice}: {claim.text} ({claim.where}) {verdict.numbers}."
+            for voice, claim, verdict in self.verdicts
+        ]
+
+
+def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes: list[str] | None = None) -> Sheet:
+    """The sheet of an exhibit from the records of each voice; `notes` are the caller's own, e.g. unfinished runs."""
+    frames = {voice: frame(exhibit, records[voice], voice) for voice in OURS}
+    chosen = {voice: comparable(exhibit, records[voice])[0] for voice in OURS}
+    told = [line for column in exhibit.columns if column.why for line in [footnote(exhibit, column)]]
+    for voice in OURS:
+        told += [f"{voice}: {note}" for note in frames[voice].attrs["notes"]]
+        told += gaps(exhibit, voice, frames[voice])
+    told += [f"Row {row.label!r}: {row.note}" for row in exhibit.rows if row.note]
+    told += [
+        f"Row {row.label!r} is not run by the suite." for row in exhibit.rows if row.recipe is None and not row.note
+    ]
+    return Sheet(
+        exhibit=exhibit,
+        scale=scale,
+        frames=frames,
+        cells={voice: cells(table) for voice, table in frames.items()},
+        seeds={voice: seeds_of(table) for voice, table in frames.items()},
+        header=header(exhibit, scale, chosen),
+        verdicts=verdicts(exhibit, frames),
+        notes=[*told, *(notes or []), *exhibit.notes],
+    )
+
+
+def footnote(exhibit: Exhibit, column: Column) -> str:
+    mark = [other.key for other in exhibit.columns if other.why].index(column.key) + 1
+    return f"[{mark}] {column.label}: {column.why}."
+
+
+def verdicts(exhibit: Exhibit, frames: dict[str, pd.DataFrame]) -> list[tuple[str, Claim, Verdict]]:
+    """Every claim judged for each voice that ran any of it (for the logged one if none did), failed first."""
+    spoken = [voice for voice in OURS if len(frames[voice])] or ["logged"]
+    found = [(voice, claim, judge(claim, exhibit, frames[voice])) for claim in exhibit.claims for voice in spoken]
+    return sorted(found, key=lambda entry: STATES.index(entry[2].state))
+
+
+def gaps(exhibit: Exhibit, voice: str, table: pd.DataFrame) -> list[str]:
+    """Which rows a voice lacks altogether."""
+    if not len(table):
+        hint = " `make replicate-...` runs them here." if voice == "yours" else ""
+        return [f"{voice}: no finished run of this exhibit.{hint}"]
+    lacking = [row.label for row in exhibit.rows if row.recipe is not None and row.label not in set(table["row"])]
+    return [f"{voice}: no finished run for {', '.join(map(repr, lacking))}."] if lacking else []
+
+
+def seeds_of(table: pd.DataFrame) -> list[int]:
+    return sorted(int(seed) for seed in table["seed"].unique())
+
+
+def header(exhibit: Exhibit, scale: str, chosen: dict[str, list[Record]]) -> list[str]:
+    lines = [f"Paper: {exhibit.where}. Scale: {scale}."]
+    if exhibit.status == "published":
+        lines.append(f"Published numbers only: {exhibit.why}.")
+    for voice, records in chosen.items():
+        if records:
+            lines.append(f"{voice}: {provenance(records)}")
+    if words := meanings([record for records in chosen.values() for record in records]):
+        lines.append(f"At this scale: {'; '.join(words)}.")
+    return lines
+
+
+def provenance(records: list[Record]) -> str:
+    corpus = records[0].config.corpus
+    seeds = sorted({record.seed for record in records})
+    hardware = sorted({compact(record.config.hardware) for record in records if record.config.hardware})
+    many = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
+    machines = " / ".join(hardware) or "hardware not recorded"
+    code = records[0].config.code
+    return f"corpus {corpus.name} ({corpus.fingerprint}), {many}, {len(records)} runs, code {code}, on {machines}."
+
+
+def meanings(records: list[Record]) -> list[str]:
+    """What the recipes' words stand for: 'student 300M: ...', each once."""
+    found: dict[str, None] = {}
+    for record in records:
+        for key in ("student", "teacher", "tokens"):
+            if key in record.config.settings:
+                word, value = str(record.config.recipe.get(key, "")), compact(record.config.settings[key])
+                found[f"{key} {value}" if value.startswith(word) else f"{key} {word}: {value}"] = None
+    return list(found)
+
+
+def compact(value: Any) -> str:
+    """One line, no braces: 'layers 4, width 128'."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {compact(entry)}" for key, entry in value.items() if entry is not None)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return value if isinstance(value, str) else json.dumps(value)

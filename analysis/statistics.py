@@ -1,0 +1,165 @@
+"""Arrays over seeds in, estimates out.
+
+scipy.special, not scipy.stats: the same t distribution, a second and a half less to import.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n seeds and its interval, which is unbounded for n = 1."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean and two-sided t-interval. Infinite values (diverged runs) give an infinite mean and no interval."""
+    x = finite_or_diverged(values)
+    mean = float(np.mean(x)) if np.isfinite(x).all() else mean_of_diverged(x)
+    if len(x) == 1 or not math.isfinite(mean):
+        return Estimate(mean, -math.inf, math.inf, len(x))
+    half = float(stdtrit(len(x) - 1, (1 + confidence) / 2)) * standard_error(x)
+    return Estimate(mean, mean - half, mean + half, len(x))
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean of a - b over seeds, with its interval. a, b: one value per seed, the same seeds in the same order."""
+    return mean_interval(differences(a, b), confidence)
+
+
+def paired_t_greater(a: ArrayLike, b: ArrayLike, margin: float = 0.0) -> float:
+    """One-sided p of the paired t-test for mean(a - b) > margin."""
+    return t_greater(differences(a, b), margin)
+
+
+def t_greater(values: ArrayLike, bound: float = 0.0) -> float:
+    """One-sided p of the t-test for mean > bound."""
+    x = at_least(2, values) - bound
+    error, mean = standard_error(x), float(np.mean(x))
+    if error == 0:
+        return 0.0 if mean > 0 else 1.0
+    return float(stdtr(len(x) - 1, -mean / error))
+
+
+def equivalence(a: ArrayLike, b: ArrayLike, margin: ArrayLike) -> float:
+    """p of the two one-sided paired tests (Schuirmann 1987) for |mean(a - b)| < mean(margin).
+
+    margin: a number, or one per seed where it is measured itself; its spread then counts.
+    """
+    d = differences(a, b)
+    bound = np.broadcast_to(np.asarray(margin, dtype=float), d.shape)
+    if np.mean(bound) <= 0:
+        raise ValueError(f"Equivalence needs a margin above 0, got {np.mean(bound):g}.")
+    return max(t_greater(bound - d), t_greater(bound + d))
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Per seed: slopes, the change per row (nan where a run diverged); spearman, the rank correlation."""
+
+    slopes: NDArray[np.float64]
+    spearman: NDArray[np.float64]
+
+
+def trend(values_SR: ArrayLike) -> Trend:
+    """Least-squares slope and Spearman correlation along R rows, for each of S seeds."""
+    values = np.asarray(values_SR, dtype=float)
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ValueError(f"A trend needs at least two rows, got an array of shape {values.shape}.")
+    place = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
+    finite = np.isfinite(values).all(axis=1)
+    slopes = np.full(len(values), math.nan)  # a diverged row has a rank and no slope
+    slopes[finite] = values[finite] @ place / (place @ place)
+    return Trend(slopes, np.array([spearman(seed, place) for seed in values]))
+
+
+def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Rank correlation, ties at their mean rank; 0 where one side is constant."""
+    x, y = ranks(a), ranks(b)
+    x, y = x - x.mean(), y - y.mean()
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale > 0 else 0.0
+
+
+def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    below = (values[None, :] < values[:, None]).sum(axis=1)
+    same = (values[None, :] == values[:, None]).sum(axis=1)
+    return below + (same + 1) / 2
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = factor * x ** exponent."""
+
+    factor: float
+    exponent: Estimate
+    r_squared: float
+
+
+def power_law(x: ArrayLike, y: ArrayLike, confidence: float = CONFIDENCE) -> PowerLaw:
+    """Least squares on the logarithms; the exponent's interval from the residuals (n - 2 degrees of freedom)."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.shape != y.shape or len(np.unique(x)) < 2:
+        raise ValueError(f"A power law needs pairs at two or more places, got {x.shape} and {y.shape}.")
+    if (x <= 0).any() or (y <= 0).any() or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("A power law needs finite values above 0.")
+    log_x, log_y = np.log(x), np.log(y)
+    centred = log_x - log_x.mean()
+    slope = float(centred @ log_y / (centred @ centred))
+    intercept = float(log_y.mean() - slope * log_x.mean())
+    residual = log_y - intercept - slope * log_x
+    total = float(((log_y - log_y.mean()) ** 2).sum())
+    half = math.inf
+    if len(x) > 2:
+        error = math.sqrt(float(residual @ residual) / (len(x) - 2) / float(centred @ centred))
+        half = float(stdtrit(len(x) - 2, (1 + confidence) / 2)) * error
+    fit = 1 - float(residual @ residual) / total if total > 0 else 1.0
+    return PowerLaw(math.exp(intercept), Estimate(slope, slope - half, slope + half, len(x)), fit)
+
+
+def differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if x.shape != y.shape:
+        raise ValueError(f"Paired arrays need one value per seed each, got {x.shape} and {y.shape}.")
+    with np.errstate(invalid="ignore"):
+        return np.where(x == y, 0.0, x - y)  # two diverged runs differ by nothing
+
+
+def standard_error(x: NDArray[np.float64]) -> float:
+    return float(np.std(x, ddof=1)) / math.sqrt(len(x))
+
+
+def finite_or_diverged(values: ArrayLike) -> NDArray[np.float64]:
+    x = at_least(1, values)
+    if np.isnan(x).any():
+        raise ValueError("Got NaN: a missing value is left out, a diverged one is infinite.")
+    return x
+
+
+def mean_of_diverged(x: NDArray[np.float64]) -> float:
+    worse = set(x[np.isinf(x)])
+    return float(worse.pop()) if len(worse) == 1 else math.nan
+
+
+def at_least(n: int, values: ArrayLike) -> NDArray[np.float64]:
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or len(x) < n:
+        raise ValueError(f"Needs one value per seed, {n} or more seeds; got an array of shape {x.shape}.")
+    return x

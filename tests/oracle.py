@@ -1,0 +1,420 @@
+"""The papers' equations as plain float64 NumPy loops, written from the papers' texts. Imports nothing of ours.
+
+One position at a time: `teacher` is t, `student` the student's logits x, `probs` the softmax p, `target` what is kept
+of t; all 1-D arrays of length V. Every loss also accepts complex logits, so that `numerical_gradient` can
+differentiate it by a complex step, exact to rounding and independent of the gradients printed in the papers.
+A name that ends in `_as_printed` is a printed formula or listing that is wrong; its neighbour is what was meant.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Loss = Callable[[Vector], complex]
+
+
+def numerical_gradient(loss: Loss, logits: Vector) -> Vector:
+    """d loss / d x_j = Im loss(x + i h e_j) / h, error of order h^2 = 1e-40; `loss` must be analytic in the logits."""
+    step = 1e-20
+    gradient = np.zeros(len(logits))
+    for j in range(len(logits)):
+        moved = logits.astype(np.complex128)
+        moved[j] += 1j * step
+        gradient[j] = np.imag(loss(moved)) / step
+    return gradient
+
+
+# RS-KD: loss and gradient (App. A.1, A.2)
+
+
+def softmax(logits: Vector) -> Vector:
+    """p_i = exp(x_i) / sum_j exp(x_j); RS-KD A.1."""
+    shift = max(value.real for value in logits)
+    exponentials = np.array([np.exp(value - shift) for value in logits])
+    total = sum(exponentials)
+    return np.array([value / total for value in exponentials])
+
+
+def powered(teacher: Vector, exponent: float) -> Vector:
+    """t_i^e / sum_j t_j^e: SALT's temperature rho (above its Eq. 3), RS-KD's proposal t^tau (Section 4)."""
+    powers = [t**exponent for t in teacher]
+    return np.array([power / sum(powers) for power in powers])
+
+
+def kl(target: Vector, student: Vector) -> complex:
+    """L = sum_i t_i log(t_i / p_i), with 0 log 0 = 0 and t not renormalised; RS-KD Eq. 3 and A.4."""
+    probs = softmax(student)
+    return sum(t * np.log(t / p) for t, p in zip(target, probs, strict=True) if t > 0)
+
+
+def kl_gradient(target: Vector, student: Vector) -> Vector:
+    """(sum_i t_i) p_j - t_j; RS-KD Eq. 4, which is Eq. 1 for sum t = 1 and Eq. 2 = Eq. 5 for a top-K target."""
+    mass, probs = sum(target), softmax(student)
+    return np.array([mass * p - t for t, p in zip(target, probs, strict=True)])
+
+
+def cross_entropy(target: Vector, student: Vector) -> complex:
+    """-sum_i t_i log p_i; RS-KD A.2."""
+    return -sum(t * np.log(p) for t, p in zip(target, softmax(student), strict=True) if t > 0)
+
+
+# RS-KD: other divergences (Table 15), for which the paper prints no gradient
+
+
+def reverse_kl(target: Vector, student: Vector) -> complex:
+    """sum_i p_i log(p_i / t_i), for t_i > 0."""
+    return sum(p * np.log(p / t) for t, p in zip(target, softmax(student), strict=True))
+
+
+def forward_reverse_kl(target: Vector, student: Vector, forward_weight: float) -> complex:
+    """w KL(t || p) + (1 - w) KL(p || t)."""
+    return forward_weight * kl(target, student) + (1 - forward_weight) * reverse_kl(target, student)
+
+
+def l1(target: Vector, student: Vector) -> complex:
+    """sum_i |p_i - t_i|."""
+    total: complex = 0.0
+    for t, p in zip(target, softmax(student), strict=True):
+        total += (p - t) if (p - t).real >= 0 else (t - p)
+    return total
+
+
+def mse(target: Vector, student: Vector) -> complex:
+    """sum_i (p_i - t_i)^2: summed, not averaged, over classes."""
+    return sum((p - t) ** 2 for t, p in zip(target, softmax(student), strict=True))
+
+
+# RS-KD: targets (Sections 2 to 4)
+
+
+def one_hot(label: int, classes: int) -> Vector:
+    return np.array([1.0 if i == label else 0.0 for i in range(classes)])
+
+
+def largest(teacher: Vector, k: int) -> list[int]:
+    """The classes of the K largest probabilities, largest first, ties to the lower id."""
+    return sorted(range(len(teacher)), key=lambda i: (-teacher[i], i))[:k]
+
+
+def kept(teacher: Vector, ids: Sequence[int]) -> Vector:
+    """t^s_i = t_i on `ids`, else 0."""
+    return np.array([teacher[i] if i in ids else 0.0 for i in range(len(teacher))])
+
+
+def top_k(teacher: Vector, k: int) -> Vector:
+    """RS-KD Section 2: not renormalised."""
+    return kept(teacher, largest(teacher, k))
+
+
+def top_p(teacher: Vector, p: float, cap: int) -> Vector:
+    """RS-KD Section 2: the fewest largest classes whose mass reaches p, never more than `cap`."""
+    ids: list[int] = []
+    for i in largest(teacher, min(cap, len(teacher))):
+        if sum(teacher[j] for j in ids) >= p:
+            break
+        ids.append(i)
+    return kept(teacher, ids)
+
+
+def smoothed_top_k(teacher: Vector, k: int) -> Vector:
+    """RS-KD 3.1: the residual 1 - sum_K t is spread equally over all V classes."""
+    target = top_k(teacher, k)
+    residual = 1 - sum(target)
+    return np.array([t + residual / len(teacher) for t in target])
+
+
+def naive_fix(teacher: Vector, k: int, label: int) -> Vector:
+    """RS-KD 3.3: the residual goes to the ground truth."""
+    target = top_k(teacher, k)
+    target[label] += 1 - sum(target)
+    return target
+
+
+def random_sampling(teacher: Vector, drawn: Sequence[int], tau: float) -> Vector:
+    """RS-KD Section 4: each draw counts t_i / q_i, q = t^tau normalised; then normalised. tau = 1 gives c_i / N."""
+    proposal = powered(teacher, tau)
+    target = np.zeros(len(teacher))
+    for i in drawn:
+        target[i] += teacher[i] / proposal[i]
+    return target / sum(target)
+
+
+def outcomes(classes: int, draws: int) -> Iterator[tuple[int, ...]]:
+    """Every vector of counts of `draws` draws over `classes` classes."""
+    for bars in itertools.combinations(range(draws + classes - 1), classes - 1):
+        edges = (-1, *bars, draws + classes - 1)
+        yield tuple(edges[i + 1] - edges[i] - 1 for i in range(classes))
+
+
+def expected_random_sampling(teacher: Vector, tau: float, draws: int) -> Vector:
+    """E[t^s] by enumeration of all multinomial outcomes (small V and N only); equal to t only at tau = 1 (A.6)."""
+    proposal = powered(teacher, tau)
+    expectation = np.zeros(len(teacher))
+    for counts in outcomes(len(teacher), draws):
+        chance = float(math.factorial(draws))
+        for count, q in zip(counts, proposal, strict=True):
+            chance *= q**count / math.factorial(count)
+        drawn = [i for i, count in enumerate(counts) for _ in range(count)]
+        expectation += chance * random_sampling(teacher, drawn, tau)
+    return expectation
+
+
+def l1_error_of_normalised(teacher: Vector, ids: Sequence[int]) -> float:
+    """RS-KD A.3: keeping `ids` and renormalising errs by sum_i |t_i - v_i| = 2 (1 - a), a = sum_K t."""
+    mass = sum(teacher[i] for i in ids)
+    return sum(abs(t - (t / mass if i in ids else 0.0)) for i, t in enumerate(teacher))
+
+
+# RS-KD: ghost token (App. A.5)
+
+
+def ghost_residual(target: Vector, student: Vector) -> complex:
+    """(1 - sum_K t) log((1 - sum_K t) / (1 - sum_K p)), K the classes with t > 0; 0 when no mass is missing."""
+    probs, missing = softmax(student), 1 - sum(target)
+    if missing <= 0:
+        return 0.0
+    return missing * np.log(missing / (1 - sum(p for t, p in zip(target, probs, strict=True) if t > 0)))
+
+
+def ghost(target: Vector, student: Vector) -> complex:
+    """sum_K t log(t / p) plus the ghost token's own term; RS-KD A.5."""
+    return kl(target, student) + ghost_residual(target, student)
+
+
+def ghost_residual_gradient(target: Vector, student: Vector) -> Vector:
+    """Head: (1 - sum t) p_j. Tail: -(1 - sum t) / (1 - sum p) p_j sum_K p; RS-KD A.5, first pair of cases."""
+    probs, missing = softmax(student), 1 - sum(target)
+    head = sum(p for t, p in zip(target, probs, strict=True) if t > 0)
+    return np.array(
+        [missing * p if t > 0 else -missing / (1 - head) * p * head for t, p in zip(target, probs, strict=True)]
+    )
+
+
+def ghost_gradient(target: Vector, student: Vector) -> Vector:
+    """Head: p_j - t_j, as FullKD. Tail: p_j sum_K (t - p) / (1 - sum_K p); RS-KD A.5, last pair of cases."""
+    probs = softmax(student)
+    head = sum(p for t, p in zip(target, probs, strict=True) if t > 0)
+    return np.array(
+        [p - t if t > 0 else p * (sum(target) - head) / (1 - head) for t, p in zip(target, probs, strict=True)]
+    )
+
+
+def ghost_residual_tail_gradient_as_printed(target: Vector, student: Vector) -> Vector:
+    """p_j - (1 - sum t) / (1 - sum p) p_j for the tail, 0 for the head.
+
+    RS-KD A.5's rewriting names it the gradient of L_ghost; it is that of the whole loss.
+    """
+    probs, missing = softmax(student), 1 - sum(target)
+    head = sum(p for t, p in zip(target, probs, strict=True) if t > 0)
+    return np.array([0.0 if t > 0 else p - missing / (1 - head) * p for t, p in zip(target, probs, strict=True)])
+
+
+# TAD
+
+
+def tad_parts(teacher: Vector, student: Vector, k: int) -> tuple[complex, complex, float]:
+    """D_KL1 (K classes and their complement), D_KL2 (the tail, normalised), alpha = 1 - sum_K t; TAD Eq. 2."""
+    head, probs = largest(teacher, k), softmax(student)
+    tail = [i for i in range(len(teacher)) if i not in head]
+    alpha = 1 - sum(teacher[i] for i in head)
+    rest = 1 - sum(probs[i] for i in head)
+    first = sum(teacher[i] * np.log(teacher[i] / probs[i]) for i in head) + alpha * np.log(alpha / rest)
+    second = sum(teacher[i] / alpha * np.log((teacher[i] / alpha) / (probs[i] / rest)) for i in tail)
+    return first, second, alpha
+
+
+def tad_scale(sequence: Sequence[Vector], k: int, beta: float) -> float:
+    """beta(X) = beta / mean_t alpha(t) over the positions of one sequence; TAD Eq. 3."""
+    alphas = [1 - sum(teacher[i] for i in largest(teacher, k)) for teacher in sequence]
+    return beta / (sum(alphas) / len(alphas))
+
+
+def tad(teacher: Vector, student: Vector, k: int, scale: float) -> complex:
+    """D_KL1 + beta(X) alpha D_KL2 at one position, `scale` = beta(X); TAD Eq. 3. Scale 1 is KL."""
+    first, second, alpha = tad_parts(teacher, student, k)
+    return first + scale * alpha * second
+
+
+def tad_gradient(teacher: Vector, student: Vector, k: int, scale: float) -> Vector:
+    """Head: p - t. Tail: p - t + (beta(X) - 1) (p (1 - sum_K t) / (1 - sum_K p) - t); TAD Eq. 5, 6."""
+    head, probs = largest(teacher, k), softmax(student)
+    ratio = (1 - sum(teacher[i] for i in head)) / (1 - sum(probs[i] for i in head))
+    gradient = np.zeros(len(teacher))
+    for i in range(len(teacher)):
+        gradient[i] = probs[i] - teacher[i]
+        if i not in head:
+            gradient[i] += (scale - 1) * (probs[i] * ratio - teacher[i])
+    return gradient
+
+
+def tad_complement(teacher: Vector, student: Vector, k: int) -> complex:
+    """L_{K+1} = (1 - sum_K t) log((1 - sum_K t) / (1 - sum_K p)); TAD App. C."""
+    head, probs = largest(teacher, k), softmax(student)
+    alpha = 1 - sum(teacher[i] for i in head)
+    return alpha * np.log(alpha / (1 - sum(probs[i] for i in head)))
+
+
+def tad_complement_gradient(teacher: Vector, student: Vector, k: int) -> Vector:
+    """Head: p_i alpha. Tail: -p_i alpha / (1 - sum_K p) sum_K p; TAD Eq. 13 as its Eq. 14 needs it."""
+    head, probs = largest(teacher, k), softmax(student)
+    alpha, student_head = 1 - sum(teacher[i] for i in head), sum(probs[i] for i in head)
+    return np.array(
+        [p * alpha if i in head else -p * alpha / (1 - student_head) * student_head for i, p in enumerate(probs)]
+    )
+
+
+def tad_complement_gradient_as_printed(teacher: Vector, student: Vector, k: int) -> Vector:
+    """TAD Eq. 13: the last sum of the tail runs over the teacher's probabilities instead of the student's."""
+    head, probs = largest(teacher, k), softmax(student)
+    teacher_head, student_head = sum(teacher[i] for i in head), sum(probs[i] for i in head)
+    alpha = 1 - teacher_head
+    return np.array(
+        [p * alpha if i in head else -p * alpha / (1 - student_head) * teacher_head for i, p in enumerate(probs)]
+    )
+
+
+# SE-KD
+
+
+def entropy(student: Vector) -> float:
+    """H(q) = -sum q log q, in nats."""
+    return -sum(q * math.log(q) for q in softmax(student))
+
+
+def top_fraction(scores: Sequence[float], keep: str) -> list[int]:
+    """m_t = [u(t) >= threshold], exactly ceil(keep * L) ones of a sequence of L predictions; SE-KD Eq. 6.
+
+    `keep` is a decimal in a string: in floats 0.07 * 100 exceeds 7.
+    """
+    chosen = math.ceil(Fraction(keep) * len(scores))
+    ranked = sorted(range(len(scores)), key=lambda i: -scores[i])[:chosen]
+    return [1 if i in ranked else 0 for i in range(len(scores))]
+
+
+def selective_loss(
+    losses: Sequence[Sequence[complex]], masks: Sequence[Sequence[int]], selected: Sequence[int]
+) -> float:
+    """Mean over the selected samples of the mean over their selected positions; SE-KD Eq. 4, 5."""
+    total = 0.0
+    for row, mask, chosen in zip(losses, masks, selected, strict=True):
+        if chosen:
+            total += sum(m * loss for m, loss in zip(mask, row, strict=True)) / sum(mask)
+    return total / sum(selected)
+
+
+def selective_position_loss(teacher: Vector, student: Vector, label: int, kd_weight: float) -> complex:
+    """lambda KL_C(p || q) + (1 - lambda) CE(y, q), the class subset C being where `teacher` is not 0; SE-KD Eq. 3."""
+    hard = cross_entropy(one_hot(label, len(teacher)), student)
+    return kd_weight * kl(teacher, student) + (1 - kd_weight) * hard
+
+
+def hard_token_weights(confidences: Sequence[float], ratio: float, hard: int) -> list[float]:
+    """RS-KD 6.3: the `hard` tokens of least confidence learn `ratio` times as fast, the average rate unchanged."""
+    least = sorted(range(len(confidences)), key=lambda i: confidences[i])[:hard]
+    raw = [ratio if i in least else 1.0 for i in range(len(confidences))]
+    return [value * len(raw) / sum(raw) for value in raw]
+
+
+# SALT
+
+
+def salt_loss(
+    teachers: Sequence[Vector], students: Sequence[Vector], labels: Sequence[int], omega: float, rho: float
+) -> complex:
+    """(1 - omega) CE(one-hot, p) + omega CE(t^rho, p), averaged over T positions; SALT Eq. 1, 3, 4."""
+    total: complex = 0.0
+    for teacher, student, label in zip(teachers, students, labels, strict=True):
+        hard = cross_entropy(one_hot(label, len(teacher)), student)
+        total += (1 - omega) * hard + omega * cross_entropy(powered(teacher, rho), student)
+    return total / len(teachers)
+
+
+def salt_weights(step: int, kd_steps: int, omega: float) -> tuple[float, float]:
+    """(distillation, cross-entropy) weights at step 1, 2, ..., n: KD for the first n_KD steps; SALT Algorithm 1."""
+    return (omega, 1 - omega) if step <= kd_steps else (0.0, 1.0)
+
+
+def salt_last_difference(truth: Vector, teacher: Vector, student: Vector, omega: float) -> tuple[float, float, float]:
+    """E[xi_T^2] from its definition, (1 - omega)^2 Var and the printed (1 - omega) Var, for T = 1; SALT Eq. 68, 69."""
+    losses = []
+    for label in range(len(truth)):
+        mixed = [(1 - omega) * hot + omega * t for hot, t in zip(one_hot(label, len(truth)), teacher, strict=True)]
+        losses.append(float(np.real(cross_entropy(np.array(mixed), student))))
+    mean = sum(d * loss for d, loss in zip(truth, losses, strict=True))
+    second_moment = sum(d * (mean - loss) ** 2 for d, loss in zip(truth, losses, strict=True))
+    logs = [math.log(p) for p in softmax(student)]
+    centre = sum(d * log for d, log in zip(truth, logs, strict=True))
+    variance = sum(d * (log - centre) ** 2 for d, log in zip(truth, logs, strict=True))
+    return second_moment, (1 - omega) ** 2 * variance, (1 - omega) * variance
+
+
+# RS-KD App. K: the listings
+
+
+def listed_draws_as_printed(drawn: Sequence[int], classes: int) -> Vector:
+    """Each drawn id is *set* to 1/N, so that a repeated draw counts once."""
+    target = np.zeros(classes)
+    for i in drawn:
+        target[i] = 1 / len(drawn)
+    return target
+
+
+def listed_draws(drawn: Sequence[int], classes: int) -> Vector:
+    """Each draw *adds* 1/N: c_i / N of Section 4."""
+    target = np.zeros(classes)
+    for i in drawn:
+        target[i] += 1 / len(drawn)
+    return target
+
+
+def listed_loss_as_printed(targets: Sequence[Vector], students: Sequence[Vector]) -> float:
+    """The KL divergence summed over batch and classes, divided by batch x classes."""
+    total = sum(float(np.real(kl(t, x))) for t, x in zip(targets, students, strict=True))
+    return total / (len(targets) * len(targets[0]))
+
+
+def listed_loss(targets: Sequence[Vector], students: Sequence[Vector]) -> float:
+    """The mean over the batch of Section 4's sum over classes."""
+    return sum(float(np.real(kl(t, x))) for t, x in zip(targets, students, strict=True)) / len(targets)
+
+
+def listed_mixture_as_printed(alpha: float, ce_loss: float, kd_loss: float) -> float:
+    """The listing weighs the distillation loss with alpha."""
+    return alpha * kd_loss + (1 - alpha) * ce_loss
+
+
+def listed_mixture(alpha: float, ce_loss: float, kd_loss: float) -> float:
+    """Section 6.3: alpha is the weight of the cross-entropy."""
+    return alpha * ce_loss + (1 - alpha) * kd_loss
+
+
+def toy_sampling_as_printed(rounds: Sequence[Sequence[int]], classes: int) -> tuple[Vector, float]:
+    """The toy loop with the printed indentation: counting, dividing and adding happen after every single draw."""
+    total, unique = np.zeros(classes), 0.0
+    for drawn in rounds:
+        current = np.zeros(classes)
+        for i in drawn:
+            current[i] += 1
+            unique += np.count_nonzero(current)
+            current /= len(drawn)
+            total += current
+    return total / sum(total), unique / len(rounds)
+
+
+def toy_sampling(rounds: Sequence[Sequence[int]], classes: int) -> tuple[Vector, float]:
+    """The toy loop as meant: once per round. Returns the mean target and the mean number of unique classes."""
+    total, unique = np.zeros(classes), 0.0
+    for drawn in rounds:
+        current = np.zeros(classes)
+        for i in drawn:
+            current[i] += 1
+        unique += np.count_nonzero(current)
+        total += current / len(drawn)
+    return total / sum(total), unique / len(rounds)

@@ -1,0 +1,160 @@
+"""Verdicts on planted numbers: every relation in every state."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+from planted import exhibit
+
+from analysis.claims import RELATIONS, judge
+from analysis.load import FRAME_COLUMNS
+from paper_tables.spec import Claim, Column, Row, load, names
+
+ROWS = ["a", "b", "c", "d"]
+INF = math.inf
+
+
+def world(better: str = "lower", **fields: Any):
+    column = Column(key="loss", label="Loss", unit="nats", better=better)
+    return exhibit(columns=[column], rows=[Row(label=label, recipe={}) for label in ROWS], **fields)
+
+
+def frame(values: dict[str, list[float | None]]) -> pd.DataFrame:
+    lines = [
+        (row, "loss", seed, value, "logged", "id", "c")
+        for row, seeds in values.items()
+        for seed, value in enumerate(seeds)
+        if value is not None
+    ]
+    return pd.DataFrame(lines, columns=FRAME_COLUMNS)
+
+
+def claim(relation: str, rows: str, **fields: Any) -> Claim:
+    return Claim(id="x", text="t", where="w", relation=relation, column="loss", rows=list(rows), **fields)
+
+
+LOW, MID, HIGH = [1.0, 1.1, 0.9], [2.0, 2.12, 1.9], [3.0, 3.1, 2.92]
+CASES = [
+    ("order holds", claim("order", "ab"), {"a": LOW, "b": HIGH}, "holds"),
+    ("order fails", claim("order", "ab"), {"a": HIGH, "b": LOW}, "fails"),
+    ("order unclear", claim("order", "ab"), {"a": [1, 2, 3], "b": [3, 2, 1.5]}, "inconclusive"),
+    ("margin reached", claim("order", "ab", margin=0.5), {"a": LOW, "b": MID}, "holds"),
+    ("margin missed", claim("order", "ab", margin=1.5), {"a": LOW, "b": MID}, "fails"),
+    ("equal is not better", claim("order", "ab"), {"a": LOW, "b": LOW}, "fails"),
+    ("diverged is worse", claim("order", "ab"), {"a": LOW, "b": [INF] * 3}, "holds"),
+    ("diverged is not better", claim("order", "ab"), {"a": [INF] * 3, "b": LOW}, "fails"),
+    ("some diverged", claim("order", "ab"), {"a": LOW, "b": [INF, 3, 3]}, "inconclusive"),
+    ("both diverged", claim("order", "ab"), {"a": [INF] * 3, "b": [INF] * 3}, "inconclusive"),
+    ("one seed", claim("order", "ab"), {"a": [1], "b": [3]}, "inconclusive"),
+    ("one diverged seed", claim("order", "ab"), {"a": [1], "b": [INF]}, "inconclusive"),
+    ("row missing", claim("order", "ab"), {"a": LOW}, "untested"),
+    ("no common seed", claim("order", "ab"), {"a": [1, None], "b": [None, 2]}, "untested"),
+    ("inside", claim("within", "a", low=0, high=2), {"a": LOW}, "holds"),
+    ("inside one bound", claim("within", "a", high=2), {"a": LOW}, "holds"),
+    ("outside", claim("within", "a", low=2, high=3), {"a": LOW}, "fails"),
+    ("across the bound", claim("within", "a", low=1, high=3), {"a": LOW}, "inconclusive"),
+    ("diverged is not within", claim("within", "a", high=9), {"a": [INF] * 3}, "fails"),
+    ("rises", claim("trend", "abc", direction="increasing"), {"a": LOW, "b": MID, "c": HIGH}, "holds"),
+    ("rises, said to fall", claim("trend", "abc", direction="decreasing"), {"a": LOW, "b": MID, "c": HIGH}, "fails"),
+    ("no trend", claim("trend", "ab", direction="increasing"), {"a": [1, 2, 3], "b": [3, 2, 1.5]}, "inconclusive"),
+    ("rises to infinity", claim("trend", "abc", direction="increasing"), {"a": LOW, "b": MID, "c": [INF] * 3}, "holds"),
+    ("gap covered", claim("gap", "bac", low=0.3), {"b": MID, "a": HIGH, "c": LOW}, "holds"),
+    ("gap covered too far", claim("gap", "bac", high=0.3), {"b": MID, "a": HIGH, "c": LOW}, "fails"),
+    ("gap unclear", claim("gap", "bac", low=0.5), {"b": MID, "a": HIGH, "c": LOW}, "inconclusive"),
+    ("no gap", claim("gap", "bac", low=0.1), {"b": MID, "a": LOW, "c": HIGH}, "inconclusive"),
+    ("gap and divergence", claim("gap", "bac", low=0.1), {"b": [INF] * 3, "a": HIGH, "c": LOW}, "fails"),
+    ("equivalent", claim("equivalent", "ab", margin=0.5), {"a": LOW, "b": [1.02, 1.1, 0.93]}, "holds"),
+    ("not equivalent", claim("equivalent", "ab", margin=0.5), {"a": LOW, "b": MID}, "fails"),
+    ("equivalence unclear", claim("equivalent", "ab", margin=0.5), {"a": LOW, "b": [1.5, 1.1, 0.8]}, "inconclusive"),
+    (
+        "equivalent by the gap",
+        claim("equivalent", "abcd", margin=0.15),
+        {"a": LOW, "b": [1.02, 1.1, 0.93], "c": HIGH, "d": LOW},
+        "holds",
+    ),
+    (
+        "not equivalent by a small gap",
+        claim("equivalent", "abcd", margin=0.15),
+        {"a": LOW, "b": MID, "c": [1.6, 1.72, 1.5], "d": LOW},
+        "fails",
+    ),
+    ("divergence apart", claim("equivalent", "ab", margin=0.5), {"a": LOW, "b": [INF] * 3}, "fails"),
+    ("diverges", claim("diverges", "a"), {"a": [INF] * 3}, "holds"),
+    ("converges", claim("diverges", "a"), {"a": LOW}, "fails"),
+    ("diverges at times", claim("diverges", "a"), {"a": [INF, 1, 1]}, "inconclusive"),
+]
+
+
+@pytest.mark.parametrize(("given", "values", "state"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_verdict(given: Claim, values: dict[str, list[float | None]], state: str) -> None:
+    assert judge(given, world(), frame(values)).state == state
+
+
+def test_every_relation_has_all_its_states_planted() -> None:
+    for relation in RELATIONS:
+        assert {case[3] for case in CASES if case[1].relation == relation} >= {"holds", "fails", "inconclusive"}
+
+
+def test_better_decides_the_side() -> None:
+    values = frame({"a": LOW, "b": HIGH})
+    assert judge(claim("order", "ba"), world("higher"), values).state == "holds"
+    assert judge(claim("order", "ab"), world("higher"), values).state == "fails"
+    way = frame({"b": MID, "a": LOW, "c": HIGH})
+    assert judge(claim("gap", "bac", low=0.3), world("higher"), way).state == "holds"
+
+
+def test_diverged_is_worse_where_higher_is_better() -> None:
+    assert judge(claim("order", "ab"), world("higher"), frame({"a": LOW, "b": [-INF] * 3})).state == "holds"
+
+
+def test_numbers_say_what_decided() -> None:
+    verdict = judge(claim("order", "ab"), world(), frame({"a": LOW, "b": HIGH}))
+    # differences 2.00, 2.00, 2.02: mean 2.0067, sd 0.01155, t(2, 0.975) = 4.3027
+    assert (
+        "2.007 nats [1.978, 2.035]" in verdict.numbers
+        and "3 seeds" in verdict.numbers
+        and "p < 0.0001" in verdict.numbers
+    )
+
+
+@pytest.mark.parametrize(("a", "b", "word"), [(1.0, 3.0, "direction agrees"), (3.0, 1.0, "direction disagrees")])
+def test_one_seed_states_its_direction(a: float, b: float, word: str) -> None:
+    assert word in judge(claim("order", "ab"), world(), frame({"a": [a], "b": [b]})).numbers
+
+
+def test_only_common_seeds_count() -> None:
+    values = frame({"a": [1.0, 1.1, 99.0], "b": [3.0, 3.1, None]})
+    verdict = judge(claim("order", "ab"), world(), values)
+    assert verdict.state == "holds" and "2 seeds" in verdict.numbers
+
+
+def test_what_is_missing_is_named() -> None:
+    assert "'b'" in judge(claim("order", "ab"), world(), frame({"a": LOW})).numbers
+    unrun = world(status="published", why="needs CIFAR-100")
+    assert "needs CIFAR-100" in judge(claim("order", "ab"), unrun, frame({})).numbers
+
+
+@pytest.mark.parametrize(
+    ("given", "better", "said"),
+    [
+        (claim("smaller", "ab"), "lower", "order, within, trend, gap, equivalent, diverges"),
+        (claim("order", "abc"), "lower", "takes 2 rows, got 3"),
+        (claim("order", "ab"), "none", "what is better"),
+        (claim("trend", "ab"), "lower", "direction"),
+        (claim("within", "a"), "lower", "low, high"),
+        (claim("equivalent", "ab"), "lower", "margin above 0"),
+    ],
+)
+def test_an_incomplete_claim_is_refused(given: Claim, better: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        judge(given, world(better), frame({"a": LOW, "b": LOW, "c": LOW}))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_claim_on_file_is_untested_without_records(name: str) -> None:
+    exhibit_on_file = load(name)
+    for entry in exhibit_on_file.claims:
+        assert judge(entry, exhibit_on_file, frame({})).state == "untested"

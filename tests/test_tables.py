@@ -1,0 +1,219 @@
+"""What a printed exhibit says, in each of its forms, and the command line that prints it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from planted import exhibit, plant, plant_all, plant_exhibit, top_k
+from rich.console import Console
+
+from analysis import tables, terminal
+from analysis.__main__ import main
+from analysis.load import records
+from analysis.sheet import Sheet, sheet
+from paper_tables.spec import Claim, load, names
+
+ROOT = Path(__file__).parent.parent
+
+
+def better(first: str, second: str, name: str) -> Claim:
+    return Claim(
+        id=name,
+        text=f"{first} beats {second}.",
+        where="Section 2",
+        relation="order",
+        column="lm_loss",
+        rows=[first, second],
+    )
+
+
+def made(logged: Path, local: Path | None = None, **fields) -> Sheet:
+    return sheet(exhibit(**fields), "laptop", {"logged": records(logged), "yours": records(local) if local else []})
+
+
+def cell(of: Sheet, row: str, column: str, voice: str = "logged") -> str:
+    return of.text(of.exhibit.row(row), of.exhibit.column(column), voice)
+
+
+def printed(of: Sheet, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    terminal.show(of, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_cell_has_mean_interval_and_seeds(tmp_path: Path) -> None:
+    plant_all(tmp_path)
+    # 3.82, 3.84, 3.80: sd 0.02, t(2, 0.975) = 4.3027, half-width 4.3027 * 0.02 / sqrt(3)
+    assert cell(made(tmp_path), "CE", "lm_loss") == "3.820 ± 0.050 (3)"
+    assert cell(made(tmp_path), "CE", "lm_loss", "published") == "2.81"
+    assert cell(made(tmp_path), "CE", "lm_loss", "yours") == ""
+    assert cell(made(tmp_path), "FullKD", "gap_closed") == "100.0 ± 0.0 (3)"
+
+
+def test_one_seed_and_missing_seeds(tmp_path: Path) -> None:
+    plant_all(tmp_path, {"CE": (3.8, 3.9, 3.7), "Top-K 12": (4.1,), "FullKD": (3.4, 3.5)})
+    assert cell(made(tmp_path), "Top-K 12", "lm_loss") == "4.100 (1 of 3)"
+    assert cell(made(tmp_path), "FullKD", "lm_loss").endswith("(2 of 3)")
+    plant_all(tmp_path / "b", {"CE": (3.467,)})
+    assert cell(made(tmp_path / "b"), "CE", "lm_loss") == "3.467 (1)"
+
+
+def test_divergence_is_shown(tmp_path: Path) -> None:
+    plant_all(tmp_path, {"CE": (3.8, 3.9), "FullKD": (3.4, 3.5)})
+    for seed in (0, 1):
+        plant(tmp_path, "topk", top_k(12), seed, {"lm_loss": None}, diverged=True)
+    assert cell(made(tmp_path), "Top-K 12", "lm_loss") == "∞ (2)"
+    assert cell(made(tmp_path), "Top-K 12", "gap_closed") == "diverged (2)"
+    assert cell(made(tmp_path), "Top-K 12", "ece", "published") == "∞"
+
+
+def test_divergence_of_some_seeds_is_shown(tmp_path: Path) -> None:
+    plant(tmp_path, "topk", top_k(12), 0, {"lm_loss": None}, diverged=True)
+    plant(tmp_path, "topk", top_k(12), 1, {"lm_loss": 3.0})
+    assert cell(made(tmp_path), "Top-K 12", "lm_loss") == "∞ in 1 (2)"
+
+
+def test_the_header_says_scale_words_corpus_seeds_and_hardware(tmp_path: Path) -> None:
+    plant_all(tmp_path)
+    text = " ".join(made(tmp_path).header)
+    for word in ("laptop", "student 300M: llama", "tokens 10B: 819,200", "stdlib (c0ffee)", "3 seeds", "cores 2"):
+        assert word in text
+
+
+def test_empty_columns_have_a_footnote(tmp_path: Path) -> None:
+    plant_all(tmp_path)
+    assert made(tmp_path).title(exhibit().column("zero_shot")).endswith("[1]")
+    assert "[1] 0-shot score: comes with a later issue." in made(tmp_path).notes
+
+
+def test_rows_without_a_run_are_named(tmp_path: Path) -> None:
+    plant_all(tmp_path, {"CE": (3.8,)})
+    assert "logged: no finished run for 'Top-K 12', 'FullKD'." in made(tmp_path).notes
+
+
+def test_what_was_left_out_is_said(tmp_path: Path) -> None:
+    plant_all(tmp_path)
+    plant(tmp_path, "full-other", {}, 5, {"lm_loss": 1.0}, corpus="beef")
+    assert any("corpus beef instead of c0ffee" in note for note in made(tmp_path).notes)
+    assert "(3)" in cell(made(tmp_path), "FullKD", "lm_loss")
+
+
+def test_bad_news_comes_first(tmp_path: Path) -> None:
+    plant_all(tmp_path, {"CE": (3.8, 3.81), "Top-K 12": (3.8, 3.82), "FullKD": (3.4, 3.41)})
+    claims = [
+        better("FullKD", "CE", "good"),
+        Claim(id="none", text="t", where="w", relation="order", column="zero_shot", rows=["CE", "FullKD"]),
+        better("CE", "Top-K 12", "unclear"),
+        better("CE", "FullKD", "bad"),
+    ]
+    found = made(tmp_path, claims=claims).verdicts
+    assert [claim.id for _, claim, _ in found] == ["bad", "unclear", "none", "good"]
+
+
+def test_each_voice_is_judged_by_its_own_records(tmp_path: Path) -> None:
+    plant_all(tmp_path / "a", {"CE": (3.8, 3.81), "FullKD": (3.4, 3.41)})
+    plant_all(tmp_path / "b", {"CE": (3.4, 3.41), "FullKD": (3.8, 3.81)})
+    found = made(tmp_path / "a", tmp_path / "b", claims=[better("FullKD", "CE", "x")]).verdicts
+    assert [(voice, verdict.state) for voice, _, verdict in found] == [("yours", "fails"), ("logged", "holds")]
+
+
+@pytest.mark.parametrize("width", [70, 100, 300])
+def test_the_terminal_is_never_overrun(tmp_path: Path, width: int) -> None:
+    plant_all(tmp_path)
+    text = printed(made(tmp_path, tmp_path), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("Top-K 12 ") == {70: 4, 100: 3, 300: 1}[width]
+    for number in ("3.820 ± 0.050 (3)", "2.81", "-99"):
+        assert number in text
+
+
+def test_csv_is_long_and_tidy(tmp_path: Path) -> None:
+    plant_all(tmp_path)
+    lines = list(csv.DictReader(io.StringIO(tables.tidy(made(tmp_path)))))
+    assert next(iter(lines[0])) == "row"
+    by_key = {(line["row"], line["column"], line["voice"]): line for line in lines}
+    logged = by_key["CE", "lm_loss", "logged"]
+    assert float(logged["value"]) == pytest.approx(3.82) and logged["seeds"] == logged["seeds_expected"] == "3"
+    assert float(logged["low"]) == pytest.approx(3.82 - 4.302653 * 0.02 / math.sqrt(3))
+    assert by_key["Top-K 12", "ece", "published"]["value"] == "inf"
+    assert ("CE", "zero_shot", "logged") not in by_key
+
+
+def test_markdown_has_a_grid_of_equal_lines(tmp_path: Path) -> None:
+    plant_all(tmp_path)
+    grid = [line for line in tables.markdown(made(tmp_path)).splitlines() if line.startswith("|")]
+    assert len(grid) == 5 and {line.count("|") for line in grid} == {14}
+
+
+def test_latex_is_escaped(tmp_path: Path) -> None:
+    plant_all(tmp_path)
+    text = tables.latex(made(tmp_path))
+    assert r"Top-K \& 100 \% planted\_numbers" in text and r"3.820 $\pm$ 0.050 (3)" in text and r"$\infty$" in text
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
+    assert [line.replace(r"\&", "").count("&") for line in body] == [12, 12, 12]
+
+
+def arguments(tmp_path: Path, *first: str) -> list[str]:
+    return [*first, "--scale", "laptop", "--results", str(tmp_path / "results"), "--build", str(tmp_path / "build")]
+
+
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table6 = load("rskd/table06")
+    plant_exhibit(tmp_path / "results" / "laptop", table6)
+    plant_exhibit(tmp_path / "results" / "local" / "laptop", table6, seeds=1)
+    unfinished = plant(tmp_path / "results" / "laptop", "begun", {}, 0, {})
+    (unfinished / "summary.json").unlink()
+    assert main(arguments(tmp_path, "table", "rskd/table06")) == 0
+    out = capsys.readouterr().out
+    assert "HOLDS" in out and "FAILS" in out and "1 unfinished runs" in out
+    assert {path.name for path in (tmp_path / "build" / "rskd").iterdir()} == {
+        "table06.md",
+        "table06.csv",
+        "table06.tex",
+    }
+
+
+def test_verdicts_of_all_exhibits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(tmp_path, "verdicts")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == sum(len(load(name).claims) for name in names())
+    assert all(" untested " in line for line in lines)
+
+
+@pytest.mark.parametrize("command", ["table", "figure"])
+def test_bad_input_is_one_line_and_2(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(tmp_path, command, "rskd/table99")) == 2
+    error = capsys.readouterr().err
+    assert "rskd/table99" in error and error.count("\n") == 1
+
+
+def test_a_broken_record_is_one_line_and_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (plant(tmp_path / "results" / "laptop", "full", {}, 0, {}) / "summary.json").write_text("{")
+    assert main(arguments(tmp_path, "table", "rskd/table06")) == 2
+    assert "summary.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_exhibit_on_file_prints(tmp_path: Path, name: str) -> None:
+    given = load(name)
+    empty = sheet(given, "laptop", {"logged": [], "yours": []})
+    assert printed(empty, 120) and tables.markdown(empty) and tables.latex(empty) and tables.tidy(empty)
+    plant_exhibit(tmp_path, given)
+    full = sheet(given, "laptop", {"logged": records(tmp_path), "yours": []})
+    states = {verdict.state for _, claim, verdict in full.verdicts if not given.column(claim.column).why}
+    assert given.status == "published" or "untested" not in states
+    assert printed(full, 120) and "± " in tables.markdown(full)
+
+
+def test_tables_import_neither_matplotlib_nor_torch() -> None:
+    code = "import sys, analysis.__main__, analysis.terminal; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "analysis.terminal" in loaded and not loaded & {"torch", "matplotlib", "scipy.stats", "replication"}

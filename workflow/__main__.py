@@ -1,0 +1,70 @@
+"""`python -m workflow rskd/table06 --scale laptop --seeds 0`: run what an exhibit still lacks on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from paper_tables import spec
+from replication.machine import this_machine
+from replication.plan import plan
+from replication.recipe import seeds as parse_seeds
+from replication.scale import load_scale
+from replication.train import record_of
+
+FOLDER = Path(__file__).parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        return run(options.exhibit, options.scale, parse_seeds(options.seeds), options.cores)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workflow", description=__doc__)
+    parser.add_argument("exhibit")
+    parser.add_argument("--scale", default="laptop")
+    parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0,1,2")
+    parser.add_argument("--cores", type=int, default=1)
+    return parser
+
+
+def run(exhibit: str, scale_name: str, seeds: list[int], cores: int) -> int:
+    """Exit status: 0 when every record of the exhibit is complete on this machine."""
+    if cores < 1:
+        raise ValueError(f"CORES is {cores}; give at least 1.")
+    words = ",".join(map(str, seeds))
+    if any("toy" in (spec.load(exhibit).recipe_of(row) or {}) for row in spec.load(exhibit).rows):
+        return subprocess.call([sys.executable, "-m", "toy", exhibit, "--scale", scale_name, "--seeds", words])
+    machine, found = this_machine(), plan([exhibit], load_scale(scale_name), seeds)
+    missing = [name for name, run in found.runs.items() if not record_of(run, machine).done]
+    print(f"{exhibit}: {len(found.runs)} runs at scale {scale_name}, {len(missing)} still to do", flush=True)
+    if not missing:
+        return 0
+    started = time.perf_counter()
+    status = subprocess.call(snakemake(exhibit, scale_name, words, cores))
+    if status:
+        print("error: a step failed (its message is above). The same command goes on from there.", file=sys.stderr)
+    else:
+        print(f"{exhibit}: {len(missing)} runs in {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
+    return status
+
+
+def snakemake(exhibit: str, scale: str, seeds: str, cores: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(FOLDER / "Snakefile"), "--cores", str(cores)),
+        *("--config", f"exhibit={exhibit}", f"scale={scale}", f"seeds='{seeds}'"),
+        # a run is redone only when its record is missing: the record itself refuses changed settings
+        *("--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--nolock", "--quiet", "rules"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
