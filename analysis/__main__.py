@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given.run(given)
     except ValueError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,7 @@ from analysis.cells import Cell, cells
 from analysis.load import Record, published
 from analysis.sheet import OURS
 from analysis.statistics import Estimate
-from analysis.statistics import power_law as fit
+from analysis.statistics import power_law as fit_power_law
 from paper_tables.spec import Column, Exhibit
 
 COLOURS = dict(zip(("logged", "yours"), sns.color_palette("colorblind"), strict=False))
@@ -75,7 +76,7 @@ def panel(axes: Axes, exhibit: Exhibit, column: Column, frames: dict[str, pd.Dat
     unit = f" ({column.unit})" if column.unit and column.unit not in column.label else ""
     axes.set_title(f"{column.label}{unit}")
     absent = f"not measured: {column.why}" if column.why else "no finished run"
-    axes.set_xlabel(f"ours: {'mean, 95 % interval' if drawn else absent}", color=COLOURS["logged"])
+    axes.set_xlabel(fill(f"ours: {'mean, 95 % interval' if drawn else absent}", 36), color=COLOURS["logged"])
     here = stated[stated["column"] == column.key]
     theirs = [(place, v) for place, row in enumerate(exhibit.rows) for v in here[here["row"] == row.label]["value"]]
     if not theirs:
@@ -158,7 +159,7 @@ def power_law(exhibit: Exhibit, frames: dict[str, pd.DataFrame], records: dict[s
         drawn = True
         axes.plot(x_all, y_all, MARKERS[voice], color=COLOURS[voice], label=voice)
         if len(set(x_all)) > 2:
-            law = fit(x_all, y_all)
+            law = fit_power_law(x_all, y_all)
             e = law.exponent
             label = f"{voice}: exponent {e.value:.2f} [{e.low:.2f}, {e.high:.2f}], R² {law.r_squared:.3f}"
             ends = np.array([min(x_all), max(x_all)])

@@ -96,6 +96,8 @@ class GhostToken:
             raise ValueError(
                 "GhostToken stands for the classes a target left out: give it a sparse target such as TopK."
             )
+        if target.spread_N is not None:
+            raise ValueError("GhostToken holds the residual that SmoothedTopK spreads: give it TopK, or use ForwardKL.")
         logits_NV = precise(student_logits_NV)
         log_rest_N = left_out(logits_NV, target).logsumexp(-1) - logits_NV.logsumexp(-1)
         ghost_N = (1 - target.weights_NK.to(logits_NV).sum(1)).clamp_min(0)

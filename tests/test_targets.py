@@ -84,7 +84,9 @@ def test_a_sparse_target_is_well_formed(name: str) -> None:
     target = of(TARGETS[name](**arguments.get(name, {})))
     dense = target.dense(CLASSES)
     assert dense.shape == (ROWS, CLASSES) and dense.dtype == torch.float32
-    np.testing.assert_allclose(target.of(LABELS).numpy(), dense.gather(1, LABELS[:, None])[:, 0].numpy(), atol=FLOAT32)
+    np.testing.assert_allclose(
+        target.of(LABELS, CLASSES).numpy(), dense.gather(1, LABELS[:, None])[:, 0].numpy(), atol=FLOAT32
+    )
     if isinstance(target, SparseTarget):
         assert target.ids_NK.dtype == torch.int64 and target.weights_NK.dtype == torch.float32
         assert (target.weights_NK >= 0).all()

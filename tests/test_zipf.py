@@ -252,16 +252,16 @@ def test_bad_rows_are_one_line(
     path.write_text(path.read_text().replace(right, wrong, 1))
     assert command.main([EXHIBIT, "--results", str(tmp_path / "results")]) == 2
     last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith("Error: ") and message in last and "row " in last
+    assert last.startswith("error: ") and message in last and "row " in last
     assert not list((tmp_path / "results").rglob("summary.json")) or "301" in wrong
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([EXHIBIT, "--seeds", "0,x"], "--seeds is '0,x'"),
-        ([EXHIBIT, "--seeds", ""], "--seeds is ''"),
-        ([EXHIBIT, "--seeds", "-1"], "--seeds is '-1'"),
+        ([EXHIBIT, "--seeds", "0,x"], "Seeds are '0,x'"),
+        ([EXHIBIT, "--seeds", ""], "Seeds are ''"),
+        ([EXHIBIT, "--seeds", "-1"], "Seeds are '-1'"),
         ([EXHIBIT, "--scale", "lap"], "Unknown scale 'lap'. Known: laptop"),
         (["rskd/figure99"], "No exhibit 'rskd/figure99'"),
         (["rskd/table06"], "rskd/table06 has no row with toy"),
@@ -272,7 +272,7 @@ def test_bad_arguments_are_one_line(
 ) -> None:
     assert command.main([*arguments, "--results", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("Error: ") and message in said and said.count("\n") == 1
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -282,4 +282,4 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     small(tmp_path / "tables", monkeypatch)
     (tmp_path / "file").write_text("")
     assert command.main([EXHIBIT, "--results", str(tmp_path / "file")]) == 2
-    assert capfd.readouterr().err.splitlines()[-1].startswith("Error: ")
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: ")
