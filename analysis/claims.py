@@ -102,7 +102,7 @@ def order(claim: Claim, column: Column, values: Values) -> Decision:
     state = beyond(ahead, claim.margin)
     p = t_greater(sign * (a - b), claim.margin) if ahead.n > 1 else math.nan
     margin = f", margin {claim.margin:g}" if claim.margin else ""
-    return state, f"{first} is better than {second} by {show(ahead, column)}{margin}{p_text(p)}"
+    return state, f"{first} ahead of {second} by {show(ahead, column, signed=True)}{margin}{p_text(p)}"
 
 
 def beyond(estimate: Estimate, bound: float) -> State:

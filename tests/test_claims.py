@@ -114,7 +114,7 @@ def test_numbers_say_what_decided() -> None:
     verdict = judge(claim("order", "ab"), world(), frame({"a": LOW, "b": HIGH}))
     # differences 2.00, 2.00, 2.02: mean 2.0067, sd 0.01155, t(2, 0.975) = 4.3027
     assert (
-        "2.007 nats [1.978, 2.035]" in verdict.numbers
+        "+2.007 nats [+1.978, +2.035]" in verdict.numbers
         and "3 seeds" in verdict.numbers
         and "p < 0.0001" in verdict.numbers
     )
