@@ -185,7 +185,8 @@ def without_defaults(value: dict[str, Any], cls: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    return {"name": type(value).__name__, **asdict(value)} if is_dataclass(value) else value
+    known = is_dataclass(value) and not isinstance(value, type)
+    return {"name": type(value).__name__, **asdict(value)} if known else value
 
 
 def run_id(recipe: Recipe, scale: str, seed: int) -> str:
