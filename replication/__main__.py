@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from replication.cache.build import Need, build, teacher_for
 from replication.cache.stats import stats
 from replication.cache.verify import verify
@@ -25,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.action(options)
     except (ValueError, OSError) as error:
-        # one line that says what to do; a traceback would bury it
-        print(f"error: {error}", file=sys.stderr)
+        # one line that says what to do, below any progress bar; a traceback would bury it
+        tqdm.write(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

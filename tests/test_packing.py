@@ -40,9 +40,14 @@ def tokenizer(corpus: Corpus, folder: Path) -> Tokenizer:
 
 def stream(packing: Packing) -> np.ndarray:
     """The whole stream, rebuilt from rows as a training loop sees them, then the dropped tail."""
-    rows = packing.rows(np.arange(len(packing)))
+    rows = packing.rows(np.argsort(packing.order_R))
     covered = np.concatenate([rows[:1, 0], rows[:, 1:].ravel()])
     return np.concatenate([covered, packing.tokens_of(np.arange(len(covered), packing.tokens))])
+
+
+def place_in_stream(packing: Packing, positions: np.ndarray) -> np.ndarray:
+    """Of a position counted by rows (row * length + column)."""
+    return packing.order_R[positions // packing.length] * packing.length + positions % packing.length
 
 
 def texts(packing: Packing, tokenizer: Tokenizer) -> list[str]:
@@ -65,12 +70,21 @@ def test_rows_overlap_by_one_and_drop_less_than_a_row(corpus: Corpus, tokenizer:
     packing = pack(corpus, tokenizer, 0, 16, folder)
     rows = packing.rows(np.arange(len(packing)))
     assert rows.shape == (len(packing), 17) and rows.dtype == np.int64
-    assert np.array_equal(rows[:-1, -1], rows[1:, 0])
+    in_stream = rows[np.argsort(packing.order_R)]
+    assert np.array_equal(in_stream[:-1, -1], in_stream[1:, 0])
     assert 1 <= packing.tokens - len(packing) * 16 <= 16
     assert np.array_equal(packing.rows([5, 2, 5]), rows[[5, 2, 5]])
     for outside in (-1, len(packing)):
         with pytest.raises(IndexError, match=f"rows 0 to {len(packing) - 1}"):
             packing.rows([outside])
+
+
+def test_rows_are_shuffled_and_each_comes_once(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
+    """Else a batch would be one long document."""
+    first, other = (pack(corpus, tokenizer, seed, 16, folder).order_R for seed in (0, 1))
+    assert np.array_equal(np.sort(first), np.arange(len(first)))
+    assert np.abs(np.diff(first)).mean() > len(first) / 4  # a third, where neighbours are strangers
+    assert not np.array_equal(first[:50], other[:50])
 
 
 def test_the_seed_shuffles_training_only(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
@@ -104,7 +118,7 @@ def test_the_fingerprint_says_what_decides_the_rows(
         pack(corpus, open_tokenizer("bpe:299", corpus, folder), 0, 16, folder),
         validation(corpus, tokenizer, 16, folder),
     ]
-    monkeypatch.setattr(packing_module, "FORMAT", 2)
+    monkeypatch.setattr(packing_module, "FORMAT", 99)
     others.append(pack(corpus, tokenizer, 0, 16, folder))
     assert len({base, *(other.fingerprint for other in others)}) == 1 + len(others)
 
@@ -179,9 +193,10 @@ def test_positions_lead_to_the_same_token_of_the_same_document(
         start = max(np.flatnonzero(ends[packing][:position]), default=-1) + 1
         return streams[packing][start : position + 1].tolist()
 
-    flat = (indices[:, None] * 16 + np.arange(16))[found]
-    for index in np.random.default_rng(0).choice(len(flat), 200, replace=False):
-        assert before(mine, flat[index]) == before(other, positions[found][index])
+    here = place_in_stream(mine, (indices[:, None] * 16 + np.arange(16))[found])
+    there = place_in_stream(other, positions[found])
+    for index in np.random.default_rng(0).choice(len(here), 200, replace=False):
+        assert before(mine, here[index]) == before(other, there[index])
     # Each at most once; what is missing was dropped there.
     assert len(np.unique(positions[found])) == found.sum()
     assert (~found).sum() <= other.tokens - len(other) * length <= length
@@ -222,6 +237,6 @@ def test_real_questions_pack_and_align(tmp_path: Path) -> None:
     mine, other = pack(corpus, tokenizer, 0, 128, tmp_path), pack(corpus, tokenizer, 1, 512, tmp_path)
     assert sorted(texts(mine, tokenizer)) == sorted(corpus.training_documents)
     positions = positions_in(other, mine, np.arange(len(mine)))
-    assert np.array_equal(
-        other.tokens_of(positions)[positions >= 0], mine.rows(np.arange(len(mine)))[:, :-1][positions >= 0]
-    )
+    found = positions >= 0
+    there = other.tokens_of(place_in_stream(other, positions[found]))
+    assert np.array_equal(there, mine.rows(np.arange(len(mine)))[:, :-1][found])

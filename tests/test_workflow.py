@@ -39,7 +39,7 @@ def test_an_exhibit_runs_resumes_and_is_judged(tmp_path: Path) -> None:
     table = subprocess.run([*show, *folders], cwd=ROOT, capture_output=True, text=True)
     assert table.returncode == 0, table.stderr
     own = json.loads(next(path for path in done if path.parent.name.startswith("onehot")).read_text())
-    assert f"{own['metrics']['lm_loss']:.3f}" in table.stdout
+    assert f"{own['metrics']['lm_loss']:.4f}" in table.stdout
     assert "INCONCLUSIVE" in table.stdout and "1 seed" in table.stdout
     assert {path.suffix for path in (tmp_path / "build/rskd").iterdir()} >= {".md", ".csv", ".tex"}
 
