@@ -108,7 +108,7 @@ plan-figure-%: environment ## list the runs that RS-KD's Figure N needs, and whi
 	$(call plan,rskd,figure,$*)
 
 record: environment ## promote this machine's records of EXHIBIT=rskd/table06 to logged ones, after checking them
-	$(PY) -m replication record $(EXHIBIT) --scale $(SCALE)
+	$(PY) -m workflow $(EXHIBIT) --scale $(SCALE) --seeds $(SEEDS) --record
 
 clean: ## remove build/ and the tools' caches; .venv, artifacts/ and results/ stay
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

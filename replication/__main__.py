@@ -1,4 +1,4 @@
-"""The command line: run recipes, build and check caches, plan and record exhibits."""
+"""The command line: run recipes, build and check caches, plan exhibits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from replication.cache.verify import verify
 from replication.execute import execute
 from replication.machine import Machine, this_machine
 from replication.plan import Plan, plan
-from replication.promote import promote
 from replication.recipe import parse, read, seeds
 from replication.run import Run, data_for
 from replication.scale import load_scale
@@ -55,11 +54,6 @@ def parser() -> argparse.ArgumentParser:
     planned.add_argument("exhibit")
     sizes(planned)
     planned.set_defaults(action=show_plan)
-
-    recorded = actions.add_parser("record", help="promote an exhibit's local records to logged ones")
-    recorded.add_argument("exhibit")
-    sizes(recorded)
-    recorded.set_defaults(action=record_exhibit)
 
     cache = actions.add_parser("cache", help="build, verify or measure caches of sparse targets")
     verbs = cache.add_subparsers(required=True, metavar="VERB")
@@ -134,16 +128,6 @@ def show_plan(options: argparse.Namespace) -> None:
             print(f"{kind:8} {'done' if record_of(run, machine).done else 'to do':6} {run.id}")
     for folder in dict.fromkeys(need.folder(machine) for need in found.needs):
         print(f"{'cache':8} {'done' if (folder / 'manifest.json').exists() else 'to do':6} {folder.name}")
-
-
-def record_exhibit(options: argparse.Namespace) -> None:
-    found = plan_of(options, options.exhibit)
-    written = promote(found.runs.values(), found_scale(found), this_machine().results)
-    print(f"{len(written)} records of {options.exhibit} are now logged under {written[0].parent}. Commit them.")
-
-
-def found_scale(found: Plan) -> str:
-    return next(iter(found.runs.values())).scale.name
 
 
 def build_caches(options: argparse.Namespace) -> None:

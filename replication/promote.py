@@ -8,16 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from replication.record import ROOT
-from replication.run import Run
 
 
-def promote(runs: Iterable[Run], scale: str, local: Path, logged: Path = ROOT / "results") -> list[Path]:
+def promote(run_ids: Iterable[str], scale: str, local: Path, logged: Path = ROOT / "results") -> list[Path]:
     """Copy the records of these runs from `local`/<scale> to `logged`/<scale>.
 
     All or nothing: ValueError if one is missing or unfinished, or if they come from several versions of the code or
     several corpora.
     """
-    sources = {run.id: local / scale / run.id for run in runs}
+    sources = {run_id: local / scale / run_id for run_id in run_ids}
     unfinished = [name for name, folder in sources.items() if not (folder / "summary.json").exists()]
     if unfinished:
         raise ValueError(

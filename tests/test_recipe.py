@@ -119,7 +119,7 @@ def two_runs() -> list[Run]:
 def test_complete_records_of_one_code_are_promoted(tmp_path: Path) -> None:
     for run in two_runs():
         write_record(tmp_path / "local", run)
-    written = promote(two_runs(), "smoke", tmp_path / "local", tmp_path / "logged")
+    written = promote([run.id for run in two_runs()], "smoke", tmp_path / "local", tmp_path / "logged")
     assert [path.name for path in written] == [run.id for run in two_runs()]
     assert all((path / "summary.json").exists() for path in written)
 
@@ -133,5 +133,5 @@ def test_incomplete_or_mixed_records_are_not_promoted(tmp_path: Path, second: di
     write_record(tmp_path / "local", first)
     write_record(tmp_path / "local", other, **second)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
-        promote(two_runs(), "smoke", tmp_path / "local", tmp_path / "logged")
+        promote([run.id for run in two_runs()], "smoke", tmp_path / "local", tmp_path / "logged")
     assert not (tmp_path / "logged").exists()

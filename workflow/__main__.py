@@ -11,9 +11,11 @@ from pathlib import Path
 from paper_tables import spec
 from replication.machine import this_machine
 from replication.plan import plan
+from replication.promote import promote
 from replication.recipe import seeds as parse_seeds
 from replication.scale import load_scale
 from replication.train import record_of
+from toy import __main__ as toy
 
 FOLDER = Path(__file__).parent
 
@@ -21,7 +23,10 @@ FOLDER = Path(__file__).parent
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return run(options.exhibit, options.scale, parse_seeds(options.seeds), options.cores)
+        seeds = parse_seeds(options.seeds)
+        if options.record:
+            return record(options.exhibit, options.scale, seeds)
+        return run(options.exhibit, options.scale, seeds, options.cores)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -33,6 +38,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", default="laptop")
     parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0,1,2")
     parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument(
+        "--record", action="store_true", help="run nothing: promote the finished records to logged ones"
+    )
     return parser
 
 
@@ -41,7 +49,7 @@ def run(exhibit: str, scale_name: str, seeds: list[int], cores: int) -> int:
     if cores < 1:
         raise ValueError(f"CORES is {cores}; give at least 1.")
     words = ",".join(map(str, seeds))
-    if any("toy" in (spec.load(exhibit).recipe_of(row) or {}) for row in spec.load(exhibit).rows):
+    if is_toy(exhibit):
         return subprocess.call([sys.executable, "-m", "toy", exhibit, "--scale", scale_name, "--seeds", words])
     machine, found = this_machine(), plan([exhibit], load_scale(scale_name), seeds)
     missing = [name for name, run in found.runs.items() if not record_of(run, machine).done]
@@ -55,6 +63,22 @@ def run(exhibit: str, scale_name: str, seeds: list[int], cores: int) -> int:
     else:
         print(f"{exhibit}: {len(missing)} runs in {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
     return status
+
+
+def is_toy(exhibit: str) -> bool:
+    loaded = spec.load(exhibit)
+    return any("toy" in (loaded.recipe_of(row) or {}) for row in loaded.rows)
+
+
+def record(exhibit: str, scale_name: str, seeds: list[int]) -> int:
+    scale = load_scale(scale_name)
+    if is_toy(exhibit):
+        found = [each.id for _, each in toy.runs(exhibit, scale.name, seeds)]
+    else:
+        found = list(plan([exhibit], scale, seeds).runs)
+    written = promote(found, scale.name, this_machine().results)
+    print(f"{len(written)} records of {exhibit} are now logged under {written[0].parent}. Commit them.")
+    return 0
 
 
 def snakemake(exhibit: str, scale: str, seeds: str, cores: int) -> list[str]:
