@@ -119,7 +119,7 @@ def test_every_kind_of_exhibit_has_its_targets() -> None:
         ("tad-table-3", ["analysis table tad/table03 --scale smoke"]),
         ("salt-figure-1", ["analysis figure salt/figure01 --scale smoke"]),
         ("plan-table-6", ["replication plan rskd/table06 --scale smoke --seeds 0 1"]),
-        ("record", ["replication record rskd/table06 --scale smoke"]),
+        ("record", ["workflow rskd/table06 --scale smoke --seeds 0 1 --record"]),
     ],
 )
 def test_targets_call(target: str, commands: list[str]) -> None:
