@@ -36,7 +36,7 @@ def draw(
     chosen = {voice: comparable(exhibit, records[voice])[0] for voice in OURS}
     with plt.style.context(STYLE):
         figure = KINDS[kind](exhibit, frames, chosen) or in_words(exhibit)
-        title = f"{exhibit.paper} {exhibit.kind} {exhibit.number}: {exhibit.title}"
+        title = exhibit.heading
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
         figure.supxlabel("\n".join(sources(chosen)), fontsize=6, color="0.4", x=0.01, ha="left")
         if layout := figure.get_layout_engine():

@@ -48,15 +48,10 @@ def write(sheet: Sheet, build: Path) -> list[Path]:
     return written
 
 
-def heading(sheet: Sheet) -> str:
-    exhibit = sheet.exhibit
-    return f"{exhibit.paper} {exhibit.kind} {exhibit.number}: {exhibit.title}"
-
-
 def markdown(sheet: Sheet) -> str:
     exhibit = sheet.exhibit
     titles = [f"{sheet.title(column)}<br>{voice}" for column in exhibit.columns for voice in VOICES]
-    lines = [f"# {heading(sheet)}", "", *[f"{line}  " for line in sheet.header], ""]
+    lines = [f"# {sheet.exhibit.heading}", "", *[f"{line}  " for line in sheet.header], ""]
     lines.append(line_of([exhibit.row_header, *titles]))
     lines.append("|" + "---|" * (1 + len(titles)))
     for row in exhibit.rows:
@@ -111,7 +106,7 @@ def latex(sheet: Sheet) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(heading(sheet))}}}",
+        rf"\caption{{{escape(sheet.exhibit.heading)}}}",
         rf"\label{{tab:{exhibit.paper}-{file_stem(exhibit.kind, exhibit.number)}}}",
         rf"\begin{{tabular}}{{l{'r' * n * len(exhibit.columns)}}}",
         r"\toprule",

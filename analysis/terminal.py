@@ -11,7 +11,6 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from analysis.sheet import VOICES, Sheet
-from analysis.tables import heading
 from paper_tables.spec import Column
 
 TITLE_WIDTH = 12
@@ -19,7 +18,7 @@ STYLES = {"fails": "bold red", "inconclusive": "yellow", "untested": "dim", "hol
 
 
 def show(sheet: Sheet, console: Console) -> None:
-    console.print(heading(sheet), style="bold", markup=False, highlight=False)
+    console.print(sheet.exhibit.heading, style="bold", markup=False, highlight=False)
     for line in sheet.header:
         console.print(line, markup=False, highlight=False)
     for block in blocks(sheet, console):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ROOT = Path(__file__).parent
-PAPERS = ("rskd", "tad", "sekd", "salt")
+PAPERS = {"rskd": "RS-KD", "tad": "TAD", "sekd": "SE-KD", "salt": "SALT"}
 
 Number = Annotated[float, Field(strict=True)]  # strict: "2.81" in quotes is a slip of the pen, not a number
 Printed = Number | Literal["inf"]  # as the paper prints it, in the column's unit; a dash is an absent key
@@ -82,6 +82,10 @@ class Exhibit(Entry):
     rows: list[Row]
     claims: list[Claim] = Field(default_factory=list)
     plot: dict[str, Any] = Field(default_factory=dict)  # a figure's kind and axes
+
+    @property
+    def heading(self) -> str:
+        return f"{PAPERS[self.paper]} {self.kind.capitalize()} {self.number}: {self.title}"
 
     @property
     def name(self) -> str:
