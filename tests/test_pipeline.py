@@ -202,7 +202,7 @@ def test_caching_cut_off_between_batches_resumes_to_the_same_bytes(
             raise KeyboardInterrupt
         return drawn(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("replication.cache.build.drawn", failing)
+    monkeypatch.setattr("replication.supervision.drawn", failing)
     with pytest.raises(KeyboardInterrupt):
         build([need], elsewhere)
     monkeypatch.undo()

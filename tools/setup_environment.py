@@ -26,6 +26,8 @@ OLDEST_TORCH = (2, 6)
 # Prints the machine's torch version, or fails where there is none that works.
 TORCH_VERSION = "import torch; torch.zeros(1); print(torch.__version__)"
 REPORT = """import torch, transformers
+import transformers.models.llama.modeling_llama, transformers.models.qwen2.modeling_qwen2, snakemake.cli
+import datasets, matplotlib.pyplot, pandas, pyarrow, rich.console, scipy.special, seaborn
 print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU only'}")"""
 
 
@@ -107,7 +109,9 @@ def build(torch_index: str) -> None:
     install_others(others)
 
     step(4, "first import")
-    subprocess.run([VENV / "bin" / "python", "-c", REPORT], check=True)
+    # Compiles what the suite imports, once: where the shell forbids writing bytecode, every process would do it again.
+    writing = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([VENV / "bin" / "python", "-c", REPORT], env=writing, check=True)
     stamp = {"lock": lock_digest(LOCK), "torch_index": torch_index}
     (VENV / "made-from.json").write_text(json.dumps(stamp))
     (VENV / "unfinished").unlink()
@@ -143,7 +147,7 @@ def configured_index() -> str:
 
 
 def pip(command: str, *arguments: str) -> None:
-    # Not compiled here: Python compiles what is imported, when it is imported, and most of it never is.
+    # Not compiled here: the first import compiles what the suite uses, and most of the rest is never imported.
     subprocess.run([*PIP, command, "--no-input", "--no-compile", *arguments], check=True)
 
 

@@ -14,7 +14,6 @@ from replication.plan import plan
 from replication.promote import promote
 from replication.recipe import seeds as parse_seeds
 from replication.scale import load_scale
-from replication.train import record_of
 from toy import __main__ as toy
 
 FOLDER = Path(__file__).parent
@@ -52,7 +51,11 @@ def run(exhibit: str, scale_name: str, seeds: list[int], cores: int) -> int:
     if is_toy(exhibit):
         return subprocess.call([sys.executable, "-m", "toy", exhibit, "--scale", scale_name, "--seeds", words])
     machine, found = this_machine(), plan([exhibit], load_scale(scale_name), seeds)
-    missing = [name for name, run in found.runs.items() if not record_of(run, machine).done]
+    missing = [
+        name
+        for name, run in found.runs.items()
+        if not (machine.results / run.scale.name / name / "summary.json").exists()
+    ]
     print(f"{exhibit}: {len(found.runs)} runs at scale {scale_name}, {len(missing)} still to do", flush=True)
     if not missing:
         return 0

@@ -8,25 +8,27 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from replication.cache.manifest import Expected, Header, check, read_manifest
 from replication.cache.manifest import Target as TargetEntry
 from replication.cache.verify import verify
 from replication.cache.writer import Writer
 from replication.machine import Machine
-from replication.model import fingerprint, load, logits_of
 from replication.packing import Packing, positions_in
 from replication.recipe import Different, plain
 from replication.record import seed_for
 from replication.run import Data, Run, data_for, order_of
-from replication.supervision import drawn
 from replication.targets import SparseTarget, Target, TopK
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# model and supervision are imported where a model is used: transformers takes seconds, and a plan needs none of it
 
 BATCH = 16  # sequences per teacher forward; divides the writer's shards, so a resumed pass makes the same batches
 
@@ -83,6 +85,8 @@ class Need:
         return other, np.unique(positions[positions >= 0] // length)
 
     def header(self, data: Data, teacher: PreTrainedModel) -> Header:
+        from replication.model import fingerprint
+
         packing, rows_S = self.rows(data)
         stored = plain(self.target)
         whole = np.array_equal(rows_S, np.arange(len(rows_S)))
@@ -102,6 +106,9 @@ class Need:
 
     def problems(self, folder: Path, data: Data, teacher: PreTrainedModel, machine: Machine) -> list[str]:
         """What `verify` finds in a cache that should serve this run: bytes, origin, and a sample drawn again."""
+        from replication.model import logits_of
+        from replication.supervision import drawn
+
         packing, rows_S = self.rows(data)
         try:
             check(read_manifest(folder), self.expected(data, teacher))
@@ -124,6 +131,8 @@ class Need:
 
 def teacher_for(run: Run, machine: Machine) -> PreTrainedModel:
     """The run's teacher, ready to predict. ValueError if it has not been trained on this machine yet."""
+    from replication.model import load
+
     if run.recipe.teacher == "none":
         raise ValueError(f"Run {run.id} has no teacher (teacher = 'none').")
     if run.teacher is None:
@@ -153,6 +162,9 @@ def build(needs: Iterable[Need], machine: Machine) -> list[Path]:
 @torch.no_grad()
 def teacher_pass(group: dict[Path, Need], machine: Machine) -> None:
     """One forward pass over the rows that any of these caches still lacks."""
+    from replication.model import logits_of
+    from replication.supervision import drawn
+
     some = next(iter(group.values()))
     data = data_for(some.run, machine.artifacts)
     teacher = teacher_for(some.run, machine)
