@@ -18,6 +18,7 @@ from replication.__main__ import main
 from replication.cache.build import Need, build, model_folder, teacher_for
 from replication.execute import execute
 from replication.machine import Machine, this_machine
+from replication.model import to_width
 from replication.plan import plan
 from replication.recipe import parse
 from replication.run import Run, data_for
@@ -252,6 +253,44 @@ def test_a_cache_is_verified_against_its_teacher(place: tuple[Path, Machine]) ->
     with torch.no_grad():
         next(teacher.parameters()).mul_(1.5)
     assert "teacher" in need.problems(need.folder(machine), data, teacher, machine)[0]
+
+
+def test_caches_stand_alone_on_the_command_line(
+    place: tuple[Path, Machine],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, machine = place
+    monkeypatch.setenv("RESULTS", str(machine.results))
+    monkeypatch.setenv("ARTIFACTS", str(machine.artifacts))
+    recipe, scale = tmp_path / "recipe.toml", ["--scale", str(folder / "small.toml")]
+    recipe.write_text('target = { name = "TopK", k = 7 }\n')
+    assert main(["cache", "build", str(recipe), *scale]) == 0
+    cache = Path(capfd.readouterr().out.strip())
+    assert main(["cache", "verify", str(cache), "--recipe", str(recipe), *scale]) == 0
+    assert main(["cache", "stats", str(cache)]) == 0
+    said = capfd.readouterr().out
+    assert "no problem found" in said and "unique_classes               7.0" in said
+
+    recipe.write_text('target = { name = "TopK", k = 6 }\n')
+    assert main(["cache", "verify", str(cache), "--recipe", str(recipe), *scale]) == 2
+    assert "target is TopK(k=7) in the cache but TopK(k=6) here" in capfd.readouterr().out
+    shard = max(cache.iterdir(), key=lambda path: path.stat().st_size)
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    assert main(["cache", "verify", str(cache)]) == 2
+    assert shard.name in capfd.readouterr().out
+
+
+def test_output_widths_are_aligned_or_refused() -> None:
+    """151,936 and 152,064 outputs over one tokenizer: what is no token is dropped, what lacks tokens is refused."""
+    logits_BLV = torch.randn(1, 2, 152_064)
+    narrow, wide = to_width(logits_BLV[..., :151_936], 151_669, "student"), to_width(logits_BLV, 151_669, "teacher")
+    assert torch.equal(narrow, wide) and narrow.shape[-1] == 151_669
+    with pytest.raises(ValueError, match="151936 output classes, but the tokenizer has 152000 tokens"):
+        to_width(logits_BLV[..., :151_936], 152_000, "student")
 
 
 def test_a_record_begun_with_other_settings_is_not_continued(place: tuple[Path, Machine], tmp_path: Path) -> None:
