@@ -11,7 +11,7 @@ PY = .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help environment lock test lint format record clean
+.PHONY: help environment lock test lint format coverage audit errata claims report record clean
 
 # 6 -> 06, 2a -> 02a, 12 -> 12: the number as the files of paper_tables/ write it.
 two_digits = $(shell echo '$(1)' | sed -E 's/^([0-9])([a-z]?)$$/0\1\2/')
@@ -106,6 +106,21 @@ plan-table-%: environment ## list the runs that RS-KD's Table N needs, and which
 
 plan-figure-%: environment ## list the runs that RS-KD's Figure N needs, and which of them are done
 	$(call plan,rskd,figure,$*)
+
+coverage: environment ## count what is on file, runnable, replicated and judged, and say what is still empty and why
+	@$(PY) -m paper_tables coverage
+
+audit: environment ## recompute everything the papers print that follows from what else they print
+	@$(PY) -m paper_tables audit
+
+errata: environment ## rewrite paper_tables/ERRATA.md from the audit
+	$(PY) -m paper_tables errata
+
+claims: environment ## every claim of the four papers with its verdict on their numbers and on ours
+	@$(PY) -m analysis claims --scale $(SCALE)
+
+report: environment ## everything as one static site, from the logged records: build/report/index.html
+	$(PY) -m analysis report --scale $(SCALE)
 
 record: environment ## promote this machine's records of EXHIBIT=rskd/table06 to logged ones, after checking them
 	$(PY) -m workflow $(EXHIBIT) --scale $(SCALE) --seeds $(SEEDS) --record

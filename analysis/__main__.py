@@ -10,7 +10,7 @@ from rich.console import Console
 
 from analysis.load import Record, frame, records, unfinished
 from analysis.sheet import OURS, sheet, verdicts
-from paper_tables.spec import Exhibit, load, names
+from paper_tables.spec import PAPERS, Exhibit, load, names
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,14 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
-    commands = top.add_subparsers(required=True, metavar="table | figure | verdicts")
+    commands = top.add_subparsers(required=True, metavar="table | figure | verdicts | claims | report")
     for name, run, about in (
         ("table", table, "print an exhibit's table with verdicts; write .md, .csv and .tex"),
         ("figure", figure, "draw an exhibit; write .svg and .png"),
         ("verdicts", all_verdicts, "one line per claim of all exhibits"),
+        ("claims", claims, "the ledger: every claim with its verdict on the papers' numbers and on ours"),
+        ("report", report, "everything as a static site: write <build>/report/index.html"),
     ):
         command = commands.add_parser(name, help=about, description=about)
-        if run is not all_verdicts:
+        if run is claims:
+            command.add_argument("paper", nargs="?", help=f"one of {', '.join(PAPERS)}; none: all")
+        elif run not in (all_verdicts, report):
             command.add_argument("exhibit", help="for example rskd/table06")
         command.add_argument("--scale", default="laptop")
         command.add_argument("--results", type=Path, default=ROOT / "results", help="logged records")
@@ -84,6 +88,32 @@ def all_verdicts(given: argparse.Namespace) -> None:
     found = read(given)
     for exhibit in map(load, names()):
         print_verdicts(exhibit, found)
+
+
+def claims(given: argparse.Namespace) -> None:
+    """Every claim with both verdicts, and the counts per paper."""
+    from analysis.ledger import ledger, logged, tally
+
+    if given.paper and given.paper not in PAPERS:
+        raise ValueError(f"No paper {given.paper!r}. Known: {', '.join(PAPERS)}.")
+    entries = ledger(read(given), [given.paper] if given.paper else None)
+    for entry in entries:
+        ours = logged(entry)
+        print(f"{entry.exhibit:<16} {entry.claim.id}: {entry.claim.text} ({entry.claim.where})")
+        print(f"  published  {entry.published.state:<12} {entry.published.numbers}")
+        print(f"  ours       {ours.state:<12} {ours.numbers}")
+    counts = tally(entries)
+    for paper in [given.paper] if given.paper else PAPERS:
+        for side, states in counts[paper].items():
+            told = ", ".join(f"{count} {state}" for state, count in states.items())
+            print(f"{PAPERS[paper]:<6} on {side:<10} {told}")
+
+
+def report(given: argparse.Namespace) -> None:
+    # with the audit, the ledger and Jinja behind it, which tables do without
+    from analysis.report import site
+
+    tell([site.write(site.gathered(given.scale, read(given)), given.build / "report")], Console())
 
 
 def print_verdicts(exhibit: Exhibit, found: dict[str, list[Record]]) -> None:

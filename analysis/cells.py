@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.load import as_number
 from analysis.statistics import Estimate, mean_interval
+from paper_tables.printed import Printed
 from paper_tables.spec import Column, Row
 
 
@@ -50,9 +50,10 @@ def own_text(cell: Cell | None, column: Column, expected: int) -> str:
 
 
 def published_text(row: Row, column: Column) -> str:
-    value = as_number(row.published.get(column.key))
+    """The cell as printed: its own digits, or its words."""
+    value = row.published.get(column.key)
     if value is None:
         return ""
-    text = "∞" if math.isinf(value) else f"{value:.{column.decimals}f}"
+    text = value.text if isinstance(value, Printed) else "∞" if value == "inf" else value
     spread = row.published_sd.get(column.key)
-    return text if spread is None else f"{text} (sd {spread:.{column.decimals}f})"
+    return text if spread is None else f"{text} (sd {spread.text})"

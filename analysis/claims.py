@@ -1,33 +1,17 @@
 """Verdicts: each claim's relation, decided by paired statistics over the seeds of one voice.
 
-A relation takes the claim, its column and the rows' values at their common seeds, and returns (state, numbers). With
-one seed nothing is decided: the state is inconclusive and the direction is stated.
+With one seed nothing is decided: the state is inconclusive and the direction is stated.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from analysis.statistics import Estimate, equivalence, mean_interval, paired_difference, t_greater, trend
+from analysis.relations import RELATIONS, STATES, Decision, State, Values, Verdict
 from paper_tables.spec import Claim, Column, Exhibit
 
-State = Literal["fails", "inconclusive", "untested", "holds"]
-STATES: tuple[State, ...] = ("fails", "inconclusive", "untested", "holds")  # as printed: bad news first
-LEVEL = 0.05
-Values = dict[str, NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    state: State
-    numbers: str  # what decided it
+__all__ = ["STATES", "State", "Verdict", "check", "count_wins", "judge"]
 
 
 def judge(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
@@ -35,21 +19,22 @@ def judge(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
 
     Raises ValueError for an unknown relation and for a claim that does not state what its relation needs.
     """
-    if claim.relation not in RELATIONS:
-        raise ValueError(f"{place(claim)}: unknown relation {claim.relation!r}. Known: {', '.join(RELATIONS)}.")
-    decide, counts = RELATIONS[claim.relation]
-    if counts and len(claim.rows) not in counts:
-        wanted = " or ".join(map(str, counts))
-        raise ValueError(f"{place(claim)}: {claim.relation} takes {wanted} rows, got {len(claim.rows)}.")
+    check(claim, exhibit)
+    if claim.relation == "wins":
+        single = [as_order(claim, key) for key in claim.columns]
+        found = {exhibit.column(one.column).label: judge(one, exhibit, frame) for one in single}
+        if lacking := [verdict for verdict in found.values() if verdict.state == "untested"]:
+            return lacking[0]
+        state, numbers = count_wins(claim, {label: verdict.state for label, verdict in found.items()})
+        return Verdict(state, numbers)
     column = exhibit.column(claim.column)
-    check(claim, column)
     here = frame[frame["column"] == claim.column]
     table = here[here["row"].isin(claim.rows)].pivot(index="seed", columns="row", values="value")
-    if lacking := missing(claim, exhibit, column, table):
-        return Verdict("untested", lacking)
+    if lacking_why := missing(claim, exhibit, column, table):
+        return Verdict("untested", lacking_why)
     paired = table.dropna()
     values = {label: paired[label].to_numpy() for label in claim.rows}
-    state, numbers = decide(claim, column, values)
+    state, numbers = RELATIONS[claim.relation][0](claim, column, values)
     n = len(paired)
     if n == 1:
         agrees = {"holds": "agrees", "fails": "disagrees"}.get(one_seed(claim, column, values), "is a tie")
@@ -57,16 +42,43 @@ def judge(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
     return Verdict(state, f"{numbers}, {n} seeds")
 
 
+def as_order(claim: Claim, key: str) -> Claim:
+    """One column of a `wins` claim: rows[0] is better than rows[1] there."""
+    return claim.model_copy(update={"relation": "order", "column": key, "columns": [], "low": None})
+
+
+def count_wins(claim: Claim, states: dict[str, State]) -> Decision:
+    """rows[0] is better than rows[1] in at least `low` of the columns; `states`: the verdicts of the single orders."""
+    need = len(states) if claim.low is None else claim.low
+    won = [label for label, state in states.items() if state == "holds"]
+    lost = [label for label, state in states.items() if state == "fails"]
+    state: State = "holds" if len(won) >= need else "fails" if len(states) - len(lost) < need else "inconclusive"
+    against = f", behind in {', '.join(lost)}" if lost else ""
+    return state, f"{claim.rows[0]} ahead of {claim.rows[1]} in {len(won)} of {len(states)}{against}"
+
+
 def place(claim: Claim) -> str:
     return f"Claim {claim.id!r}"
 
 
-def check(claim: Claim, column: Column) -> None:
-    if claim.relation == "order" and column.better == "none":
-        raise ValueError(f"{place(claim)} orders rows by {column.key!r}, which does not say what is better.")
+def check(claim: Claim, exhibit: Exhibit) -> None:
+    """Raises ValueError, one line, for a claim that does not state what its relation needs."""
+    if claim.relation not in (*RELATIONS, "wins"):
+        raise ValueError(f"{place(claim)}: unknown relation {claim.relation!r}. Known: {', '.join(RELATIONS)}, wins.")
+    counts = (2,) if claim.relation == "wins" else RELATIONS[claim.relation][1]
+    if (counts and len(claim.rows) not in counts) or len(claim.rows) < 1:
+        wanted = " or ".join(map(str, counts))
+        raise ValueError(f"{place(claim)}: {claim.relation} takes {wanted} rows, got {len(claim.rows)}.")
+    if (claim.relation == "wins") != bool(claim.columns):
+        raise ValueError(f"{place(claim)}: `columns` belongs to `wins`, every other relation has one `column`.")
+    if claim.relation in ("best", "trend") and len(claim.rows) < 2:
+        raise ValueError(f"{place(claim)}: {claim.relation} takes two rows or more, got {len(claim.rows)}.")
+    for key in claim.columns or [claim.column]:
+        if claim.relation in ("order", "best", "wins") and exhibit.column(key).better == "none":
+            raise ValueError(f"{place(claim)} orders rows by {key!r}, which does not say what is better.")
     if claim.relation == "trend" and claim.direction is None:
         raise ValueError(f"{place(claim)}: a trend needs direction = 'increasing' or 'decreasing'.")
-    if claim.relation in ("within", "gap") and claim.low is None and claim.high is None:
+    if claim.relation in ("within", "gap", "change", "ratio") and claim.low is None and claim.high is None:
         raise ValueError(f"{place(claim)}: {claim.relation} needs low, high or both.")
     if claim.relation == "equivalent" and claim.margin <= 0:
         raise ValueError(f"{place(claim)}: equivalence needs a margin above 0, got {claim.margin:g}.")
@@ -82,166 +94,7 @@ def missing(claim: Claim, exhibit: Exhibit, column: Column, table: pd.DataFrame)
     return "" if len(table.dropna()) else f"no seed is common to {', '.join(map(repr, dict.fromkeys(claim.rows)))}"
 
 
-def one_seed(claim: Claim, column: Column, values: Values) -> str:
+def one_seed(claim: Claim, column: Column, values: Values) -> State:
     """What the single seed would say if it were certain: the relation on two copies of it."""
     twice = {label: np.repeat(value, 2) for label, value in values.items()}
     return RELATIONS[claim.relation][0](claim, column, twice)[0]
-
-
-Decision = tuple[State, str]
-
-
-def order(claim: Claim, column: Column, values: Values) -> Decision:
-    """rows[0] is better than rows[1] by more than the margin."""
-    first, second = claim.rows
-    sign = -1.0 if column.better == "lower" else 1.0
-    a, b = values[first], values[second]
-    ahead = paired_difference(sign * a, sign * b)
-    if decided := by_divergence(first, a, second, b):
-        return decided
-    state = beyond(ahead, claim.margin)
-    p = t_greater(sign * (a - b), claim.margin) if ahead.n > 1 else math.nan
-    margin = f", margin {claim.margin:g}" if claim.margin else ""
-    return state, f"{first} ahead of {second} by {show(ahead, column, signed=True)}{margin}{p_text(p)}"
-
-
-def beyond(estimate: Estimate, bound: float) -> State:
-    if estimate.low > bound:
-        return "holds"
-    return "fails" if estimate.high <= bound else "inconclusive"
-
-
-def by_divergence(first: str, a: NDArray[np.float64], second: str, b: NDArray[np.float64]) -> Decision | None:
-    """A diverged run is worse than any finite one. Decided only where every seed says the same."""
-    lost_a, lost_b = np.isinf(a), np.isinf(b)
-    if not (lost_a.any() or lost_b.any()):
-        return None
-    numbers = f"diverged: {first} in {lost_a.sum()}, {second} in {lost_b.sum()} of {len(a)} seeds"
-    if lost_b.all() and not lost_a.any():
-        return "holds", f"{numbers}; a diverged run is worse than any finite one"
-    if lost_a.all() and not lost_b.any():
-        return "fails", f"{numbers}; a diverged run is worse than any finite one"
-    return "inconclusive", numbers
-
-
-def within(claim: Claim, column: Column, values: Values) -> Decision:
-    """rows[0] lies in [low, high]."""
-    x = values[claim.rows[0]]
-    if np.isinf(x).any():
-        lost = np.isinf(x).sum()
-        return "fails" if lost == len(x) else "inconclusive", f"{claim.rows[0]} diverged in {lost} of {len(x)} seeds"
-    mean = mean_interval(x)
-    return inside(mean, claim), f"{claim.rows[0]} is {show(mean, column)}, claimed {bounds(claim)}"
-
-
-def inside(estimate: Estimate, claim: Claim) -> State:
-    low = -math.inf if claim.low is None else claim.low
-    high = math.inf if claim.high is None else claim.high
-    if low <= estimate.low and estimate.high <= high:
-        return "holds"
-    return "fails" if estimate.high < low or estimate.low > high else "inconclusive"
-
-
-def bounds(claim: Claim, form: str = "g") -> str:
-    if claim.high is None:
-        return f"at least {claim.low:{form}}"
-    if claim.low is None:
-        return f"at most {claim.high:{form}}"
-    return f"{claim.low:{form}} to {claim.high:{form}}"
-
-
-def gap(claim: Claim, column: Column, values: Values) -> Decision:
-    """rows[0] covers at least low and at most high (shares) of the way from rows[1] to rows[2], seed by seed."""
-    row, start, end = claim.rows
-    x, x_start, x_end = (values[label] for label in claim.rows)
-    if np.isinf(x_start).any() or np.isinf(x_end).any():
-        return "inconclusive", f"there is no gap to cover: {start} or {end} diverged"
-    way = x_start - x_end
-    toward_better = {"lower": way > 0, "higher": way < 0, "none": np.sign(way) == np.sign(way[0])}[column.better]
-    if not np.all(toward_better & (way != 0)):
-        return "inconclusive", f"there is no gap to cover: {start} minus {end} is {show(mean_interval(way), column)}"
-    if np.isinf(x).any():
-        lost = np.isinf(x).sum()
-        state: State = "fails" if lost == len(x) and claim.low is not None else "inconclusive"
-        return state, f"{row} diverged in {lost} of {len(x)} seeds"
-    share = mean_interval((x_start - x) / way)
-    interval = f" [{share.low:.0%}, {share.high:.0%}]" if share.n > 1 else ""
-    covered = f"{row} covers {share.value:.0%}{interval} of the way from {start} to {end}"
-    return inside(share, claim), f"{covered}, claimed {bounds(claim, '.0%')}"
-
-
-def equivalent(claim: Claim, column: Column, values: Values) -> Decision:
-    """rows[0] and rows[1] differ by less than the margin: two one-sided tests at 5 %."""
-    first, second, *ends = claim.rows
-    a, b = values[first], values[second]
-    if np.isinf(a).any() or np.isinf(b).any():
-        state = "inconclusive" if (decided := by_divergence(first, a, second, b)) is None else decided[0]
-        numbers = f"diverged: {first} in {np.isinf(a).sum()}, {second} in {np.isinf(b).sum()} of {len(a)} seeds"
-        return "fails" if state == "holds" else state, numbers
-    margin, said = np.full(len(a), claim.margin), f"{claim.margin:g}"
-    if ends:
-        way = values[ends[0]] - values[ends[1]]
-        if not np.isfinite(way).all() or not (np.all(way > 0) or np.all(way < 0)):
-            return "inconclusive", f"the gap between {ends[0]} and {ends[1]}, which is the measure, is not there"
-        margin = claim.margin * np.abs(way)
-        said = f"{margin.mean():.{places(column)}f} ({claim.margin:.0%} of the gap between {ends[0]} and {ends[1]})"
-    difference = paired_difference(a, b)
-    numbers = f"{first} minus {second} is {show(difference, column)}, margin {said}"
-    if difference.n == 1:
-        return "inconclusive", numbers
-    p = equivalence(a, b, margin)
-    apart = mean_interval(a - b - margin).low > 0 or mean_interval(a - b + margin).high < 0
-    state = "holds" if p < LEVEL else "fails" if apart else "inconclusive"
-    return state, f"{numbers}{p_text(p)}"
-
-
-def along(claim: Claim, column: Column, values: Values) -> Decision:
-    """The column goes in the claimed direction along the rows; by ranks where a run diverged."""
-    sign = 1.0 if claim.direction == "increasing" else -1.0
-    table = np.stack([values[label] for label in claim.rows], axis=1)
-    found = trend(table)
-    by_rank = bool(np.isnan(found.slopes).any())
-    towards = sign * (found.spearman if by_rank else found.slopes)
-    p = t_greater(towards) if len(towards) > 1 else math.nan
-    slope = mean_interval(found.slopes) if not by_rank else None
-    steep = f"slope per row {show(slope, column, signed=True)}" if slope else "a run diverged and takes the worst rank"
-    rank = f"rank correlation {found.spearman.mean():+.2f}"
-    return beyond(mean_interval(towards), 0.0), f"claimed {claim.direction}: {steep}, {rank}{p_text(p)}"
-
-
-def diverges(claim: Claim, column: Column, values: Values) -> Decision:
-    """rows[0] does not train: its runs diverge."""
-    lost = int(np.isinf(values[claim.rows[0]]).sum())
-    n = len(values[claim.rows[0]])
-    state: State = "holds" if lost == n else "fails" if lost == 0 else "inconclusive"
-    return state, f"{claim.rows[0]} diverged in {lost} of {n}"
-
-
-def places(column: Column) -> int:
-    return column.decimals + 1
-
-
-def show(estimate: Estimate, column: Column, signed: bool = False) -> str:
-    unit = {"": "", "%": " points"}.get(column.unit, f" {column.unit}")
-    sign = "+" if signed else ""
-    text = f"{estimate.value:{sign}.{places(column)}f}"
-    if estimate.n == 1:
-        return text + unit
-    return f"{text}{unit} [{estimate.low:{sign}.{places(column)}f}, {estimate.high:{sign}.{places(column)}f}]"
-
-
-def p_text(p: float) -> str:
-    if math.isnan(p):
-        return ""
-    return ", p < 0.0001" if p < 0.0001 else f", p = {p:.2g}"
-
-
-# relation -> how it is decided, and the numbers of rows it takes (none: any)
-RELATIONS: dict[str, tuple[Callable[[Claim, Column, Values], Decision], tuple[int, ...]]] = {
-    "order": (order, (2,)),
-    "within": (within, (1,)),
-    "trend": (along, ()),
-    "gap": (gap, (3,)),
-    "equivalent": (equivalent, (2, 4)),
-    "diverges": (diverges, (1,)),
-}

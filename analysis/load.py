@@ -109,5 +109,7 @@ def published(exhibit: Exhibit) -> pd.DataFrame:
 
 
 def as_number(value: float | str | None) -> float | None:
-    """A printed value; "inf" is how an exhibit's file writes the paper's infinity."""
+    """A printed value; "inf" is how an exhibit's file writes the paper's infinity. Words are no number."""
+    if isinstance(value, str):
+        return math.inf if value == "inf" else None
     return None if value is None else float(value)

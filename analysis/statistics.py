@@ -6,6 +6,7 @@ scipy.special, not scipy.stats: the same t distribution, a second and a half les
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,29 @@ def equivalence(a: ArrayLike, b: ArrayLike, margin: ArrayLike) -> float:
     if np.mean(bound) <= 0:
         raise ValueError(f"Equivalence needs a margin above 0, got {np.mean(bound):g}.")
     return max(t_greater(bound - d), t_greater(bound + d))
+
+
+def welch_greater(mean_a: float, sd_a: float, n_a: int, mean_b: float, sd_b: float, n_b: int) -> float:
+    """One-sided p of Welch's t-test for a > b from means, standard deviations and sizes (2 or more each).
+
+    Two deviations of 0 (runs that agree to all printed digits) leave nothing to test with: 0.5.
+    """
+    if min(n_a, n_b) < 2:
+        raise ValueError(f"Welch's test needs two runs or more on each side, got {n_a} and {n_b}.")
+    a, b = sd_a**2 / n_a, sd_b**2 / n_b
+    if a + b == 0:
+        return 0.5
+    freedom = (a + b) ** 2 / (a**2 / (n_a - 1) + b**2 / (n_b - 1))
+    return float(stdtr(freedom, -(mean_a - mean_b) / math.sqrt(a + b)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjusted p-values, in the order given: the family-wise error stays at the level compared with."""
+    adjusted, reached = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = reached
+    return adjusted
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import io
 import math
 from pathlib import Path
 
-from analysis.load import as_number
 from analysis.sheet import OURS, VOICES, Sheet
 from paper_tables.spec import file_stem
 
@@ -81,9 +80,9 @@ def tidy(sheet: Sheet) -> str:
     for row in sheet.exhibit.rows:
         for column in sheet.exhibit.columns:
             here = {"row": row.label, "column": column.key, "unit": column.unit}
-            value = as_number(row.published.get(column.key))
+            value = row.published.get(column.key)
             if value is not None:
-                writer.writerow({**here, "voice": "published", "value": f"{value:.10g}"})
+                writer.writerow({**here, "voice": "published", "value": getattr(value, "text", value)})
             for voice in OURS:
                 cell = sheet.cells[voice].get((row.label, column.key))
                 if cell is None:

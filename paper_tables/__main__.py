@@ -1,39 +1,60 @@
-"""The published record on the command line: what is on file, and each exhibit as the paper printed it."""
+"""The published record on the command line: what is on file, each exhibit as the paper printed it, and the audit."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import signal
 import sys
-import textwrap
+from collections import Counter
+from dataclasses import asdict
 
-from paper_tables.spec import PAPERS, Column, Exhibit, Row, file_stem, load, names
+from paper_tables.audit import SEVERITIES, Finding, audit
+from paper_tables.coverage import coverage, listing
+from paper_tables.errata import PAGE, allowed, errata
+from paper_tables.show import grid, page, paragraph
+from paper_tables.spec import PAPERS, file_stem, load
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m paper_tables", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="every exhibit on file, one a line")
-    show = commands.add_parser("show", help="one exhibit as published, with its notes and claims")
-    show.add_argument("paper", help=", ".join(PAPERS))
-    show.add_argument("number", help="6 or table-6, figure-2a")
-    show.add_argument("--csv", action="store_true", help="the published cells only, comma-separated")
-    commands.add_parser("coverage", help="what is on file, and what the suite cannot fill yet")
-    chosen = parser.parse_args(arguments)
+    """0 whatever the audit finds; 2 with one line on stderr for bad input."""
+    chosen = parser().parse_args(arguments)
     try:
-        if chosen.command == "list":
-            print(listing())
-        elif chosen.command == "coverage":
-            print(coverage())
-        elif chosen.csv:
-            csv.writer(sys.stdout, lineterminator="\n").writerows(grid(load(name_of(chosen.paper, chosen.number))))
-        else:
-            print(page(load(name_of(chosen.paper, chosen.number))))
+        chosen.run(chosen)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m paper_tables", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="every exhibit on file, one a line").set_defaults(run=lambda _: print(listing()))
+    show = commands.add_parser("show", help="one exhibit as published, with its notes and claims")
+    show.add_argument("paper", help=", ".join(PAPERS))
+    show.add_argument("number", help="6 or table-6, figure-2a, poster-1")
+    show.add_argument("--csv", action="store_true", help="the published cells only, comma-separated")
+    show.set_defaults(run=show_exhibit)
+    covered = commands.add_parser("coverage", help="what is on file, what runs where, and what is still empty, and why")
+    covered.set_defaults(run=lambda _: print(coverage()))
+    checked = commands.add_parser("audit", help="recompute everything printed that follows from other printed things")
+    checked.add_argument("papers", nargs="*", help=f"of {', '.join(PAPERS)}; none: all")
+    checked.add_argument("--json", action="store_true", help="every finding as JSON, the consistent ones included")
+    checked.add_argument("--all", action="store_true", help="also list what is consistent or explained by rounding")
+    checked.set_defaults(run=show_audit)
+    written = commands.add_parser("errata", help=f"write {PAGE.name} from the audit")
+    written.set_defaults(run=lambda _: PAGE.write_text(errata(audit()), encoding="utf-8"))
+    return top
+
+
+def show_exhibit(chosen: argparse.Namespace) -> None:
+    exhibit = load(name_of(chosen.paper, chosen.number))
+    if chosen.csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(grid(exhibit))
+    else:
+        print(page(exhibit))
 
 
 def name_of(paper: str, number: str) -> str:
@@ -42,85 +63,33 @@ def name_of(paper: str, number: str) -> str:
     try:
         return f"{paper}/{file_stem(kind or 'table', digits)}"
     except ValueError:
-        raise ValueError(f"{number!r} is no exhibit: write 6, table-6 or figure-2a.") from None
+        raise ValueError(f"{number!r} is no exhibit: write 6, table-6, figure-2a or poster-1.") from None
 
 
-def listing() -> str:
-    exhibits = [load(name) for name in names()]
-    width = max(len(exhibit.name) for exhibit in exhibits)
-    return "\n".join(f"{exhibit.name:{width}}  {exhibit.status:10}  {exhibit.title}" for exhibit in exhibits)
+def show_audit(chosen: argparse.Namespace) -> None:
+    if unknown := [paper for paper in chosen.papers if paper not in PAPERS]:
+        raise ValueError(f"No paper {unknown[0]!r}. Known: {', '.join(PAPERS)}.")
+    findings = audit(chosen.papers)
+    if chosen.json:
+        print(json.dumps([plain(finding) for finding in findings], indent=1, ensure_ascii=False))
+        return
+    for finding in findings:
+        if chosen.all or finding.severity in SEVERITIES[:2]:
+            print("\n".join(told(finding)))
+    found = Counter(finding.severity for finding in findings)
+    print(f"{len(findings)} relations: " + ", ".join(f"{found[severity]} {severity}" for severity in SEVERITIES))
 
 
-def grid(exhibit: Exhibit) -> list[list[str]]:
-    """Header and rows of the published cells as text; a deviation stands in a column of its own behind its mean."""
-    with_sd = {key for row in exhibit.rows for key in row.published_sd}
-    header, lines = [exhibit.row_header], [[row.label] for row in exhibit.rows]
-    for column in exhibit.columns:
-        header.append(column.label)
-        for line, row in zip(lines, exhibit.rows, strict=True):
-            line.append(cell(row, column))
-        if column.key in with_sd:
-            header.append(f"{column.label} sd")
-            for line, row in zip(lines, exhibit.rows, strict=True):
-                line.append(f"{row.published_sd[column.key]:.2f}" if column.key in row.published_sd else "")
-    return [header, *lines]
+def plain(finding: Finding) -> dict[str, object]:
+    """JSON knows no NaN: an interval that a comparison does not have is null."""
+    return {key: None if value != value else value for key, value in asdict(finding).items()}
 
 
-def cell(row: Row, column: Column) -> str:
-    value = row.published.get(column.key)
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.{column.decimals}f}"
-
-
-def page(exhibit: Exhibit) -> str:
-    """Heading, the published table, why cells stay empty, notes and claims, for a terminal of 100 columns."""
-    lines = [f"{exhibit.name}: {exhibit.title}", f"{exhibit.where}; {exhibit.status}"]
-    lines += paragraph("", exhibit.why) if exhibit.why else []
-    lines += ["", *aligned(grid(exhibit)), ""]
-    for column in exhibit.columns:
-        lines += paragraph("", f"{column.label}: {column.why}.") if column.why else []
-    for row in exhibit.rows:
-        lines += paragraph("", f"{row.label}: {row.note}.") if row.note else []
-    for note in exhibit.notes:
-        lines += paragraph("- ", note)
-    lines += ["", "Claims"] if exhibit.claims else []
-    for claim in exhibit.claims:
-        lines += paragraph("- ", f"{claim.text} ({claim.where}) [{claim.id}]")
-    return "\n".join(lines)
-
-
-def aligned(table: list[list[str]]) -> list[str]:
-    """Columns of equal width: labels to the left, numbers to the right."""
-    first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for label, *cells in table:
-        padded = [label.ljust(first), *(text.rjust(width) for text, width in zip(cells, others, strict=True))]
-        lines.append("  ".join(padded).rstrip())
-    return lines
-
-
-def paragraph(mark: str, text: str) -> list[str]:
-    indent = " " * len(mark)
-    return textwrap.wrap(text, width=100, initial_indent=mark, subsequent_indent=indent, break_on_hyphens=False)
-
-
-def coverage() -> str:
-    """Per paper: exhibits on file, how many the suite runs, published cells, claims; then every gap with its reason."""
-    table = [["Paper", "Exhibits", "Replicated", "Published cells", "Rows with a recipe", "Claims"]]
-    gaps: list[str] = []
-    for paper in PAPERS:
-        exhibits = [load(name) for name in names() if name.startswith(f"{paper}/")]
-        runs = [exhibit for exhibit in exhibits if exhibit.status == "replicated"]
-        rows = [row for exhibit in exhibits for row in exhibit.rows]
-        cells = sum(len(row.published) for row in rows)
-        recipes = f"{sum(row.recipe is not None for row in rows)} of {len(rows)}"
-        claims = sum(len(exhibit.claims) for exhibit in exhibits)
-        table.append([paper, str(len(exhibits)), str(len(runs)), str(cells), recipes, str(claims)])
-        for exhibit in exhibits:
-            gaps += [f"{exhibit.name}: {exhibit.why}"] if exhibit.why else []
-            gaps += [f"{exhibit.name}, {column.label}: {column.why}" for column in exhibit.columns if column.why]
-    return "\n".join([*aligned(table), "", "Not filled yet", *[line for gap in gaps for line in paragraph("- ", gap)]])
+def told(finding: Finding) -> list[str]:
+    said = (
+        f"{finding.exhibit}, {finding.place}: printed {finding.printed}, follows {allowed(finding)}; {finding.relation}"
+    )
+    return paragraph(f"{finding.severity:<15} ", said + (f". {finding.note}" if finding.note else ""))
 
 
 if __name__ == "__main__":

@@ -5,22 +5,38 @@ One TOML file per published table or data figure. Nothing in it is computed; not
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+
+from paper_tables.printed import Cell, Number, read
+from paper_tables.relation import Entry, Quantity, Relation, Said, Term, Undecided
+
+__all__ = [
+    "Claim",
+    "Column",
+    "Exhibit",
+    "Quantity",
+    "Relation",
+    "Row",
+    "Said",
+    "Term",
+    "Undecided",
+    "file_stem",
+    "load",
+    "named_recipes",
+    "names",
+    "said",
+]
 
 ROOT = Path(__file__).parent
-PAPERS = {"rskd": "RS-KD", "tad": "TAD", "sekd": "SE-KD", "salt": "SALT"}
-
-Number = Annotated[float, Field(strict=True)]  # strict: "2.81" in quotes is a slip of the pen, not a number
-Printed = Number | Literal["inf"]  # as the paper prints it, in the column's unit; a dash is an absent key
-
-
-class Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+PAPERS = {"rskd": "RS-KD", "tad": "TAD", "sekd": "SE-KD", "salt": "SALT", "ours": "This suite"}
+Scale = Literal["smoke", "laptop", "h100", "paper"]
+SCALES: tuple[Scale, ...] = ("smoke", "laptop", "h100", "paper")
+Model = TypeVar("Model", bound=BaseModel)
+TEXT = "text"  # the unit of a column of words
 
 
 class Column(Entry):
@@ -28,20 +44,27 @@ class Column(Entry):
 
     key: str
     label: str
-    unit: str = ""
+    unit: str = ""  # "text": a column of words
     better: Literal["lower", "higher", "none"] = "none"
     decimals: int = 2
+    exact: bool = False  # counts and settings: nothing is rounded
     metric: str = ""  # the record's metric; "" means the same as `key`
     derive: dict[str, str] | None = None  # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}
     why: str = ""  # why the suite leaves this column empty, when it does
+    average_of: list[str] = Field(default_factory=list)  # the columns (tasks) whose mean this one is printed to be
+    weights: list[float] = Field(default_factory=list)  # their weights, where the mean is weighted
 
 
 class Row(Entry):
     label: str
     recipe: dict[str, Any] | str | None = None  # the difference from the exhibit's recipe; a string names recipes.toml
     companions: dict[str, dict[str, Any]] = Field(default_factory=dict)  # column -> another run that fills this cell
-    published: dict[str, Printed] = Field(default_factory=dict)
+    published: dict[str, Cell] = Field(default_factory=dict)  # as printed; a dash is an absent key
     published_sd: dict[str, Number] = Field(default_factory=dict)
+    best: list[str] = Field(default_factory=list)  # columns in which the paper marks this row as the best (bold)
+    second: list[str] = Field(default_factory=list)  # and as the second best (underlined)
+    printed_in: dict[str, list[str]] = Field(default_factory=dict)  # column -> [exhibit, row, column] that prints it
+    doubt: str = ""  # what the extracted text leaves open about these cells
     note: str = ""
 
 
@@ -52,7 +75,9 @@ class Claim(Entry):
     text: str
     where: str  # section, table or caption of the paper
     relation: Literal["order", "within", "trend", "gap", "equivalent"] | str
-    column: str
+    column: str = ""
+    columns: list[str] = Field(default_factory=list)  # instead of `column`, for `wins`
+    printed_column: str = ""  # where the paper prints what decides it, if not in `column`: its percentages, our losses
     rows: list[str]
     # order: rows[0] is better than rows[1] (by the column's `better`), by more than `margin`
     # within: rows[0] lies in [low, high]
@@ -60,6 +85,10 @@ class Claim(Entry):
     # gap: rows[0] covers at least `low` (at most `high`) of the way from rows[1] to rows[2]
     # equivalent: rows[0] and rows[1] differ by less than `margin`; with four rows by that share of the last two's gap
     # diverges: training rows[0] diverges
+    # best: rows[0] is better than each of the other rows named
+    # change: rows[0] minus rows[1] lies in [low, high], in the column's unit
+    # ratio: rows[0] over rows[1] lies in [low, high]
+    # wins: rows[0] is better than rows[1] in at least `low` of `columns` (in all of them without `low`)
     # low, high and margin: as printed (percent in a percent column); shares of the way for `gap`
     direction: Literal["increasing", "decreasing"] | None = None
     low: float | None = None
@@ -70,17 +99,23 @@ class Claim(Entry):
 class Exhibit(Entry):
     paper: str
     number: str = Field(pattern=r"^[0-9]+[a-h]?$")  # "6", "2a"
-    kind: Literal["table", "figure"] = "table"
+    kind: Literal["table", "figure", "poster"] = "table"
     title: str
     where: str
-    status: Literal["replicated", "published"]  # published: transcribed, the suite cannot run it yet
+    # published: transcribed, the suite cannot run it yet; runnable: it can; replicated: there are logged records
+    status: Literal["replicated", "runnable", "published"]
     why: str = ""
+    scales: list[Scale] = Field(default_factory=lambda: list(SCALES))  # runnable at
+    layout: Literal["rows", "transposed", "grid"] = "rows"  # as the paper prints it; grid: "down / across"
+    doubt: str = ""  # what the extracted text leaves open
+    seeds: int | None = None  # how many runs stand behind published_sd
     notes: list[str] = Field(default_factory=list)  # where the paper is silent or wrong, and what we chose
     recipe: dict[str, Any] = Field(default_factory=dict)
     row_header: str = "Method"
     columns: list[Column]
     rows: list[Row]
     claims: list[Claim] = Field(default_factory=list)
+    relations: list[Relation] = Field(default_factory=list)
     plot: dict[str, Any] = Field(default_factory=dict)  # a figure's kind and axes
 
     @property
@@ -125,11 +160,19 @@ def named_recipes(paper: str) -> dict[str, dict[str, Any]]:
     return read(path) if path.exists() else {}
 
 
-def read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{path.parent.name}/{path.name} is not TOML: {error}.") from None
+@cache
+def said(paper: str) -> Said:
+    """What the paper's prose says in numbers. Raises ValueError, one line, for a malformed file."""
+    path = ROOT / paper / "said.toml"
+    raw = read(path) if path.exists() else {}
+    found = validated(Said, raw, f"{paper}/said")
+    for kind, ids in (("quantity", [q.id for q in found.quantities]), ("claim", [c.id for c in found.claims])):
+        if twice := {one for one in ids if ids.count(one) > 1}:
+            raise ValueError(f"{paper}/said.toml, {kind} {min(twice)!r} stands twice.")
+    for quantity in found.quantities:
+        if (quantity.value is None) == (quantity.low is None) or (quantity.low is None) != (quantity.high is None):
+            raise ValueError(f"{paper}/said.toml, quantity {quantity.id!r}: give value, or low and high.")
+    return found
 
 
 def load(name: str) -> Exhibit:
@@ -140,16 +183,19 @@ def load(name: str) -> Exhibit:
     path = ROOT / f"{name}.toml"
     if not path.exists():
         raise ValueError(f"No exhibit {name!r}. Known: {', '.join(names())}.")
-    raw = read(path)
+    exhibit = validated(Exhibit, read(path), name)
+    if problem := first_problem(exhibit, name):
+        raise ValueError(f"{name}.toml, {problem}")
+    return exhibit
+
+
+def validated(model: type[Model], raw: dict[str, Any], name: str) -> Model:
     try:
-        exhibit = Exhibit.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         came = "" if first["type"] == "missing" else f" (got {first['input']!r})"
         raise ValueError(f"{name}.toml, {place(first['loc'], raw)}: {first['msg']}{came}.") from None
-    if problem := first_problem(exhibit, name):
-        raise ValueError(f"{name}.toml, {problem}")
-    return exhibit
 
 
 def place(location: tuple[int | str, ...], raw: Any) -> str:
@@ -185,8 +231,15 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
             return f"{kind} {min(twice)!r} stands twice."
     for row in exhibit.rows:
         unknown = set(row.published) | set(row.published_sd) | set(row.companions)
+        unknown |= set(row.best) | set(row.second) | set(row.printed_in)
         if unknown - set(keys):
             return f"row {row.label!r} has no column {min(unknown - set(keys))!r}. Columns: {', '.join(keys)}."
+        for key, value in row.published.items():
+            words = exhibit.column(key).unit == TEXT
+            if isinstance(value, str) and not words and value != "inf":
+                return f"row {row.label!r}, column {key!r}: {value!r} is text in a column of numbers."
+            if words and not isinstance(value, str):
+                return f"row {row.label!r}, column {key!r}: {value} is a number in a column of text."
         if isinstance(row.recipe, str) and row.recipe not in named_recipes(exhibit.paper):
             known = ", ".join(named_recipes(exhibit.paper)) or "none"
             return f"row {row.label!r} names recipe {row.recipe!r}. Known in recipes.toml: {known}."
@@ -195,14 +248,26 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
         for role in ("start", "end"):
             if role in derived and derived[role] not in labels:
                 return f"column {column.key!r} derives from row {derived[role]!r}. Rows: {', '.join(labels)}."
+        if missing := [key for key in column.average_of if key not in keys]:
+            return f"column {column.key!r} averages column {missing[0]!r}. Columns: {', '.join(keys)}."
+        if column.weights and len(column.weights) != len(column.average_of):
+            return f"column {column.key!r} has {len(column.weights)} weights for {len(column.average_of)} columns."
     for claim in exhibit.claims:
         if missing := [label for label in claim.rows if label not in labels]:
             return f"claim {claim.id!r} names row {missing[0]!r}. Rows: {', '.join(labels)}."
-        if claim.column not in keys:
-            return f"claim {claim.id!r} names column {claim.column!r}. Columns: {', '.join(keys)}."
+        if bool(claim.column) == bool(claim.columns):
+            return f"claim {claim.id!r} needs a column, or columns."
+        if absent := [key for key in (*claim.columns, claim.column, claim.printed_column) if key and key not in keys]:
+            return f"claim {claim.id!r} names column {absent[0]!r}. Columns: {', '.join(keys)}."
     return None
 
 
 def names() -> list[str]:
     """Every exhibit on file, 'paper/stem', in the papers' order."""
-    return [f"{paper}/{path.stem}" for paper in PAPERS for path in sorted((ROOT / paper).glob("[tf]*.toml"))]
+    kinds = ("table", "figure", "poster")
+    return [
+        f"{paper}/{path.stem}"
+        for paper in PAPERS
+        for kind in kinds
+        for path in sorted((ROOT / paper).glob(f"{kind}*.toml"))
+    ]

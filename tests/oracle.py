@@ -162,14 +162,79 @@ def expected_random_sampling(teacher: Vector, tau: float, draws: int) -> Vector:
         for count, q in zip(counts, proposal, strict=True):
             chance *= q**count / math.factorial(count)
         drawn = [i for i, count in enumerate(counts) for _ in range(count)]
-        expectation += chance * random_sampling(teacher, drawn, tau)
+        if chance > 0:
+            expectation += chance * random_sampling(teacher, drawn, tau)
     return expectation
+
+
+def expected_over_counts(chances: Sequence[float], draws: int, value: Callable[[tuple[int, ...]], Vector]) -> Vector:
+    """E[value(counts)] over the multinomial of `draws` draws."""
+    expectation: Vector = np.zeros(())
+    for counts in outcomes(len(chances), draws):
+        chance = float(math.factorial(draws))
+        for count, q in zip(counts, chances, strict=True):
+            chance *= q**count / math.factorial(count)
+        if chance > 0:
+            expectation = expectation + chance * np.array(value(counts))
+    return expectation
+
+
+def sampled(teacher: Vector, counts: Sequence[int], tau: float, normalise: bool) -> Vector:
+    """RS-KD Section 4: count times t_i / q_i, over their sum, or over the number of draws (A.6)."""
+    proposal = powered(teacher, tau)
+    weights = np.array([c * t / q if c else 0.0 for c, t, q in zip(counts, teacher, proposal, strict=True)])
+    return weights / (sum(weights) if normalise else sum(counts))
+
+
+def variance_of_sampled(teacher: Vector, draws: int, tau: float, normalise: bool) -> float:
+    """E |t^s|^2 - |E t^s|^2: the variances of all classes, summed."""
+    chances = powered(teacher, tau)
+    mean = expected_over_counts(chances, draws, lambda counts: sampled(teacher, counts, tau, normalise))
+    square = expected_over_counts(
+        chances, draws, lambda counts: np.array(sum(w * w for w in sampled(teacher, counts, tau, normalise)))
+    )
+    return float(square) - sum(m * m for m in mean)
+
+
+def entropy_slope(teacher: Vector, exponent: float) -> float:
+    """d H(t^e / sum t^e) / de = -e Var[log t]: what an exponent on probabilities does to the entropy."""
+    chances, logs = powered(teacher, exponent), [math.log(t) for t in teacher]
+    mean = sum(q * log for q, log in zip(chances, logs, strict=True))
+    return -exponent * sum(q * (log - mean) ** 2 for q, log in zip(chances, logs, strict=True))
+
+
+def drawn_by_inverse(teacher: Vector, point: float) -> int:
+    """The class on which `point` of [0, 1) falls, in fractions of the teacher's exact sum; never one of chance 0."""
+    left = Fraction(float(point)) * sum(Fraction(float(t)) for t in teacher)
+    for i, t in enumerate(teacher):
+        left -= Fraction(float(t))
+        if left < 0:
+            return i
+    raise AssertionError("a point below one falls on a class")
 
 
 def l1_error_of_normalised(teacher: Vector, ids: Sequence[int]) -> float:
     """RS-KD A.3: keeping `ids` and renormalising errs by sum_i |t_i - v_i| = 2 (1 - a), a = sum_K t."""
     mass = sum(teacher[i] for i in ids)
     return sum(abs(t - (t / mass if i in ids else 0.0)) for i, t in enumerate(teacher))
+
+
+# RS-KD: storage (Section 5.5, App. D.1)
+
+
+def bits(classes: int) -> int:
+    """Bits of an id among `classes`."""
+    return (classes - 1).bit_length()
+
+
+def ratio_code_error(probs: Sequence[float]) -> float:
+    """L1 error of sorted probabilities, each a ratio to the decoded one before, rounded to the middle of 1/128."""
+    error, decoded = 0.0, 1.0
+    for p in probs:
+        step = min(int(p / decoded * 128), 127)
+        decoded = decoded * (2 * step + 1) / 256
+        error += abs(p - decoded)
+    return error
 
 
 # RS-KD: ghost token (App. A.5)
@@ -226,7 +291,7 @@ def tad_parts(teacher: Vector, student: Vector, k: int) -> tuple[complex, comple
     alpha = 1 - sum(teacher[i] for i in head)
     rest = 1 - sum(probs[i] for i in head)
     first = sum(teacher[i] * np.log(teacher[i] / probs[i]) for i in head) + alpha * np.log(alpha / rest)
-    second = sum(teacher[i] / alpha * np.log((teacher[i] / alpha) / (probs[i] / rest)) for i in tail)
+    second = sum(teacher[i] / alpha * np.log((teacher[i] / alpha) / (probs[i] / rest)) for i in tail if teacher[i] > 0)
     return first, second, alpha
 
 
@@ -278,6 +343,13 @@ def tad_complement_gradient_as_printed(teacher: Vector, student: Vector, k: int)
     return np.array(
         [p * alpha if i in head else -p * alpha / (1 - student_head) * teacher_head for i, p in enumerate(probs)]
     )
+
+
+def tail_growth(teacher: Vector, student: Vector, k: int, scale: float) -> float:
+    """How fast the student's tail mass grows if its logits follow minus TAD Eq. 6; dp_i = p_i (dx_i - sum p dx)."""
+    probs, step = softmax(student), -tad_gradient(teacher, student, k, scale)
+    mean = sum(p * d for p, d in zip(probs, step, strict=True))
+    return sum(probs[i] * (step[i] - mean) for i in range(len(teacher)) if i not in largest(teacher, k))
 
 
 # SE-KD
@@ -353,6 +425,76 @@ def salt_last_difference(truth: Vector, teacher: Vector, student: Vector, omega:
     centre = sum(d * log for d, log in zip(truth, logs, strict=True))
     variance = sum(d * (log - centre) ** 2 for d, log in zip(truth, logs, strict=True))
     return second_moment, (1 - omega) ** 2 * variance, (1 - omega) * variance
+
+
+def salt_score(probs: Sequence[Vector], labels: Sequence[int], k: int) -> float:
+    """The median loss of the labels among the k most probable classes; SALT Eq. 10 as its text has it."""
+    losses = sorted(-math.log(row[y]) for row, y in zip(probs, labels, strict=True) if y in largest(row, k))
+    middle = len(losses) // 2
+    return losses[middle] if len(losses) % 2 else (losses[middle - 1] + losses[middle]) / 2
+
+
+# SALT on a language of V^T sequences. A model is a table: row 0 for the first token, row 1 + v after token v.
+
+Tokens = tuple[int, ...]
+
+
+def rows(table: Sequence[Vector], tokens: Tokens) -> list[Vector]:
+    """The row used at each position of a sequence."""
+    return [table[0] if t == 0 else table[1 + tokens[t - 1]] for t in range(len(tokens))]
+
+
+def sentences(truth: Sequence[Vector], length: int) -> dict[Tokens, float]:
+    """Every sequence with its chance, by the chain rule."""
+    chances = {}
+    for tokens in itertools.product(range(len(truth[0])), repeat=length):
+        chances[tokens] = math.prod(row[x] for row, x in zip(rows(truth, tokens), tokens, strict=True))
+    return chances
+
+
+def sentence_loss(
+    student: Sequence[Vector], teacher: Sequence[Vector], tokens: Tokens, omega: float, rho: float
+) -> float:
+    """l^omega(x); SALT Eq. 4. Logarithms of probabilities are logits of them."""
+    logits = [np.array([math.log(p) for p in row]) for row in rows(student, tokens)]
+    return float(np.real(salt_loss(rows(teacher, tokens), logits, tokens, omega, rho)))
+
+
+def known(losses: dict[Tokens, float], chances: dict[Tokens, float], prefix: Tokens) -> float:
+    """E[loss | the sequence begins with `prefix`]."""
+    fitting = [x for x in chances if x[: len(prefix)] == prefix]
+    return sum(chances[x] * losses[x] for x in fitting) / sum(chances[x] for x in fitting)
+
+
+def salt_differences(losses: dict[Tokens, float], chances: dict[Tokens, float], x: Tokens) -> list[float]:
+    """xi_1 ... xi_T of a sequence that may occur; SALT Eq. 8."""
+    return [known(losses, chances, x[:t]) - known(losses, chances, x[: t + 1]) for t in range(len(x))]
+
+
+def salt_second_moments(losses: dict[Tokens, float], chances: dict[Tokens, float], t: int) -> dict[Tokens, float]:
+    """E[xi_{t+1}^2 | the first t tokens], for every beginning that may occur."""
+    moments: dict[Tokens, float] = {}
+    for prefix in {x[:t] for x, chance in chances.items() if chance > 0}:
+        fitting = {x: chance for x, chance in chances.items() if x[:t] == prefix and chance > 0}
+        square = sum(chance * salt_differences(losses, chances, x)[t] ** 2 for x, chance in fitting.items())
+        moments[prefix] = square / sum(fitting.values())
+    return moments
+
+
+def samples(losses: dict[Tokens, float], chances: dict[Tokens, float], size: int) -> list[tuple[float, float]]:
+    """The mean loss of every training sample of `size` sequences, and the sample's chance."""
+    found = []
+    for sample in itertools.product(chances, repeat=size):
+        found.append((sum(losses[x] for x in sample) / size, math.prod(chances[x] for x in sample)))
+    return found
+
+
+def wrong_tokens(truth: Sequence[Vector], student: Sequence[Vector], length: int) -> float:
+    """The expected number of tokens that are not the student's most probable one; SALT Eq. 63."""
+    total = 0.0
+    for tokens, chance in sentences(truth, length).items():
+        total += chance * sum(int(np.argmax(row)) != x for row, x in zip(rows(student, tokens), tokens, strict=True))
+    return total
 
 
 # RS-KD App. K: the listings

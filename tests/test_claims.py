@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from planted import exhibit
 
-from analysis.claims import RELATIONS, judge
+from analysis.claims import judge
 from analysis.load import FRAME_COLUMNS
+from analysis.relations import RELATIONS
 from paper_tables.spec import Claim, Column, Row, load, names
 
 ROWS = ["a", "b", "c", "d"]
@@ -85,12 +86,44 @@ CASES = [
     ("diverges", claim("diverges", "a"), {"a": [INF] * 3}, "holds"),
     ("converges", claim("diverges", "a"), {"a": LOW}, "fails"),
     ("diverges at times", claim("diverges", "a"), {"a": [INF, 1, 1]}, "inconclusive"),
+    ("best", claim("best", "abc"), {"a": LOW, "b": MID, "c": HIGH}, "holds"),
+    ("not the best", claim("best", "bac"), {"a": LOW, "b": MID, "c": HIGH}, "fails"),
+    ("best of some", claim("best", "abc"), {"a": LOW, "b": [1.3, 1.0, 1.0], "c": HIGH}, "inconclusive"),
+    ("change within", claim("change", "ba", low=0.5, high=1.5), {"a": LOW, "b": MID}, "holds"),
+    ("change outside", claim("change", "ba", high=0.5), {"a": LOW, "b": MID}, "fails"),
+    ("change unclear", claim("change", "ba", low=1.0), {"a": LOW, "b": MID}, "inconclusive"),
+    ("ratio within", claim("ratio", "ba", low=1.5, high=2.5), {"a": LOW, "b": MID}, "holds"),
+    ("ratio outside", claim("ratio", "ab", low=1.5), {"a": LOW, "b": MID}, "fails"),
+    ("ratio of diverged", claim("ratio", "ab", low=1.5), {"a": LOW, "b": [INF] * 3}, "inconclusive"),
+    ("change of diverged", claim("change", "ab", low=1.5), {"a": LOW, "b": [INF] * 3}, "inconclusive"),
 ]
 
 
 @pytest.mark.parametrize(("given", "values", "state"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_verdict(given: Claim, values: dict[str, list[float | None]], state: str) -> None:
     assert judge(given, world(), frame(values)).state == state
+
+
+TASKS = [Column(key=key, label=key.upper(), better="higher") for key in ("x", "y", "z")]
+
+
+@pytest.mark.parametrize(
+    ("low", "behind", "state"),
+    [(None, "", "holds"), (None, "z", "fails"), (2, "z", "holds"), (2, "yz", "fails"), (3, "tie", "inconclusive")],
+)
+def test_wins_are_counted_over_columns(low: float | None, behind: str, state: str) -> None:
+    """`behind`: the columns where a is worse than b; 'tie' leaves z open."""
+    given = Claim(id="x", text="t", where="w", relation="wins", columns=["x", "y", "z"], rows=["a", "b"], low=low)
+    lines = []
+    for key in ("x", "y", "z"):
+        open_ended = behind == "tie" and key == "z"
+        a, b = (LOW, HIGH) if key in behind and not open_ended else (HIGH, LOW)
+        a, b = ([1.0, 2.0, 3.0], [3.0, 2.0, 1.5]) if open_ended else (a, b)
+        for label, values in (("a", a), ("b", b)):
+            lines += [(label, key, seed, value, "logged", "id", "c") for seed, value in enumerate(values)]
+    rows = [Row(label=label, recipe={}) for label in "ab"]
+    verdict = judge(given, exhibit(columns=TASKS, rows=rows), pd.DataFrame(lines, columns=FRAME_COLUMNS))
+    assert verdict.state == state, verdict
 
 
 def test_every_relation_has_all_its_states_planted() -> None:
@@ -140,12 +173,15 @@ def test_what_is_missing_is_named() -> None:
 @pytest.mark.parametrize(
     ("given", "better", "said"),
     [
-        (claim("smaller", "ab"), "lower", "order, within, trend, gap, equivalent, diverges"),
+        (claim("smaller", "ab"), "lower", "order, within, trend, gap, equivalent, diverges, best, change, ratio, wins"),
         (claim("order", "abc"), "lower", "takes 2 rows, got 3"),
         (claim("order", "ab"), "none", "what is better"),
         (claim("trend", "ab"), "lower", "direction"),
         (claim("within", "a"), "lower", "low, high"),
         (claim("equivalent", "ab"), "lower", "margin above 0"),
+        (claim("best", "a"), "lower", "two rows or more"),
+        (claim("ratio", "ab"), "lower", "low, high"),
+        (claim("order", "ab", columns=["loss"]), "lower", "`columns` belongs to `wins`"),
     ],
 )
 def test_an_incomplete_claim_is_refused(given: Claim, better: str, said: str) -> None:

@@ -16,7 +16,7 @@ from replication.divergences import ForwardKL
 from replication.loss import distillation_loss
 from replication.positions import AllPositions
 from replication.schedules import Constant
-from replication.targets import Full, RandomSampling, TopK
+from replication.targets import Full, RandomSampling, SparseTarget, TopK, counted, draw
 
 CLASSES, ROWS, DRAWS = 20, 6, 50
 
@@ -73,6 +73,12 @@ def test_topk_has_no_repeated_ids_so_that_the_listing_is_right_there() -> None:
     listed = torch.zeros_like(teacher).scatter_(1, top.indices, top.values)
     ours = TopK(4)(logits(0), torch.zeros(ROWS).long(), Generator()).dense(CLASSES)
     np.testing.assert_allclose(ours.numpy(), listed.numpy(), rtol=0, atol=1e-6)
+
+
+def test_the_first_listing_needs_positions_in_rows() -> None:
+    """A batch of sequences, [B, L, V], is refused: multinomial draws from rows."""
+    with pytest.raises(RuntimeError, match="1 or 2 dim"):
+        torch.multinomial(logits(0).softmax(1).view(2, 3, CLASSES), DRAWS, replacement=True)
 
 
 # the reduction of the loss
@@ -177,3 +183,113 @@ def test_our_unique_classes_are_those_of_the_loop_as_meant() -> None:
     spread = np.std([len(set(drawn)) for drawn in rounds]) / math.sqrt(400)
     assert abs(ours - expected) < 4 * spread
     assert abs(oracle.toy_sampling(rounds, len(teacher))[1] - expected) < 4 * spread
+
+
+# the classification task
+
+
+def printed_draws(probs: Tensor, points: Tensor) -> Tensor:
+    """The lines of loss_kd, in their order; `points` in the place of rand. Writes into `probs`, as they do."""
+    running = probs.cumsum(dim=-1)
+    ids = torch.searchsorted(running, points.sort(dim=-1)[0])
+    probs *= 0
+    probs.scatter_reduce_(dim=-1, index=ids, src=torch.ones_like(probs), reduce="sum")
+    return probs.div_(probs.sum(dim=-1, keepdim=True))
+
+
+def printed_loss(target: Tensor, student: Tensor) -> Tensor:
+    log_sum = torch.log(torch.sum(torch.exp(student), dim=-1))
+    return torch.sum(-target * (student - torch.unsqueeze(log_sum, dim=-1)), dim=-1).mean()
+
+
+def points(draws: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(3).uniform(size=(ROWS, draws)))
+
+
+def test_emptying_the_teacher_in_place_spoils_nothing_as_the_running_sum_is_a_copy() -> None:
+    """Ones as wide as the vocabulary: only the first N of a row are read, so the target is c_i / N."""
+    teacher, drawn = logits(0).softmax(1), points(12)
+    printed = printed_draws(teacher.clone(), drawn)
+    for row, probs, at in zip(printed, teacher, drawn, strict=True):
+        ids = [oracle.drawn_by_inverse(probs.numpy(), float(point)) for point in at]
+        np.testing.assert_allclose(row.numpy(), oracle.listed_draws(ids, CLASSES), rtol=0, atol=1e-15)
+
+
+def test_our_draws_of_the_same_points_give_the_same_target_and_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, drawn, student = logits(0).softmax(1), points(12), logits(1)
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: drawn)
+    ids_NK, counts_NK = counted(draw(teacher, 12, Generator()))
+    target = SparseTarget(ids_NK, counts_NK.double() / 12)
+    printed = printed_draws(teacher.clone(), drawn)
+    np.testing.assert_allclose(target.dense(CLASSES).numpy(), printed.numpy(), rtol=0, atol=1e-15)
+    gradients = []
+    for loss in (lambda x: printed_loss(printed, x), lambda x: ForwardKL()(x, target).mean()):
+        leaf = student.clone().requires_grad_(True)
+        loss(leaf).backward()
+        gradients.append(leaf.grad.numpy())
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=0, atol=1e-15)
+
+
+def test_more_draws_than_classes_are_refused_by_the_printed_ones_alone() -> None:
+    """index may not be larger than src; 50 draws from 1,024 classes are fine."""
+    with pytest.raises(RuntimeError, match="Expected index"):
+        printed_draws(logits(0).softmax(1), points(CLASSES + 1))
+    assert draw(logits(0).softmax(1), CLASSES + 1, Generator()).shape == (ROWS, CLASSES + 1)
+
+
+def test_a_point_beyond_the_running_sum_is_no_class() -> None:
+    """1/7 seven times ends below the largest float under one, which rand may return."""
+    teacher, last = torch.full((1, 7), 1 / 7, dtype=torch.float64), torch.tensor([[1 - 2.0**-53]], dtype=torch.float64)
+    assert int(torch.searchsorted(teacher.cumsum(-1), last)) == 7
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        printed_draws(teacher.clone(), last)
+    assert oracle.drawn_by_inverse(teacher[0].numpy(), float(last)) == 6
+
+
+def test_a_point_at_zero_finds_a_class_that_the_teacher_rules_out() -> None:
+    teacher, zero = torch.tensor([[0.0, 0.5, 0.5]], dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    assert printed_draws(teacher.clone(), zero).tolist() == [[1.0, 0.0, 0.0]]
+    assert oracle.drawn_by_inverse(teacher[0].numpy(), 0.0) == 1
+
+
+def test_the_printed_top_k_is_kept_before_the_teacher_is_emptied() -> None:
+    probs = logits(0).softmax(1)
+    expected = [oracle.top_k(row, 7) for row in probs.numpy()]
+    values, ids = probs.topk(7, dim=-1)
+    probs *= 0
+    probs.scatter_reduce_(dim=-1, index=ids, src=values, reduce="sum")
+    np.testing.assert_allclose(probs.numpy(), expected, rtol=0, atol=0)
+
+
+def test_the_emptied_teacher_does_not_disturb_the_backward_pass() -> None:
+    """It is detached, so that nothing goes back through it; but its forward pass is recorded for nothing."""
+    student, teacher = torch.nn.Linear(4, CLASSES).double(), torch.nn.Linear(4, CLASSES).double()
+    inputs = torch.from_numpy(np.random.default_rng(0).normal(size=(ROWS, 4)))
+    teacher_logits = teacher(inputs)
+    target = printed_draws(torch.softmax(teacher_logits, dim=-1).detach(), points(12))
+    printed_loss(target, student(inputs)).backward()
+    assert student.weight.grad is not None and teacher.weight.grad is None
+    assert teacher_logits.requires_grad
+
+
+def test_the_printed_loss_is_cross_entropy_until_exp_overflows() -> None:
+    target, student = torch.from_numpy(np.array(target_rows())), logits(1)
+    expected = np.mean(
+        [np.real(oracle.cross_entropy(t, x)) for t, x in zip(target.numpy(), student.numpy(), strict=True)]
+    )
+    assert float(printed_loss(target, student)) == pytest.approx(float(expected), abs=1e-13)
+    assert not math.isfinite(float(printed_loss(target, student + 800)))
+    ours = ForwardKL()(student + 800, Full()(logits(0), torch.zeros(ROWS).long(), Generator()))
+    assert bool(torch.isfinite(ours).all())
+
+
+def test_a_module_is_a_teacher_but_an_empty_container_is_none() -> None:
+    """`if teacher:` asks the module for its truth: right for ToyModel, which has no length."""
+    assert bool(torch.nn.Linear(2, 2)) and not torch.nn.Sequential()
+
+
+def test_accuracy_is_averaged_over_stacked_batches() -> None:
+    """vstack makes rows of the batches, [batches, batch size]; they are equally large, so their mean is the mean."""
+    batches = [torch.tensor([True, False, True]), torch.tensor([False, False, True])]
+    assert torch.vstack(batches).shape == (2, 3)
+    assert float(torch.vstack(batches).float().mean()) == pytest.approx(3 / 6)

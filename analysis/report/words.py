@@ -1,0 +1,107 @@
+"""What the report calls things, and where it puts them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from analysis.claims import STATES, State, Verdict
+from analysis.ledger import Entry, logged
+from paper_tables.spec import PAPERS, Exhibit, file_stem
+
+TITLES = {
+    "rskd": "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs",
+    "tad": "Don’t Ignore the Tail: Decoupling Top-K Probabilities for Efficient Language Model Distillation",
+    "sekd": "Rethinking Selective Knowledge Distillation",
+    "salt": "A Little Help Goes a Long Way: Efficient LLM Training by Leveraging Small LMs",
+    "ours": "What the papers did not measure",
+}
+OURS_ALONE = "ours"  # exhibits of our own: nothing of them is published
+# As predicates of a count: '3 fail', '1 holds'.
+ONE: dict[State, str] = {s: s for s in STATES}
+MANY: dict[State, str] = {**ONE, "fails": "fail", "holds": "hold"}
+MEANING: dict[State, str] = {
+    "fails": "the numbers decide against the claim",
+    "inconclusive": "a tie, a single seed, or an interval that crosses the bound",
+    "untested": "nothing measured or printed decides it yet",
+    "holds": "the numbers bear the claim out",
+}
+STATUS_SHORT = {"replicated": "replicated", "runnable": "runnable", "published": "not run yet"}
+STATUS = {
+    "replicated": "replicated: logged records fill it",
+    "runnable": "runnable: the suite can run it, nothing is logged yet",
+    "published": "not run yet",
+}
+Counts = dict[State, int]
+
+
+def counts(verdicts: Iterable[Verdict]) -> Counts:
+    """How many of each state, failures first, every state present."""
+    states = [verdict.state for verdict in verdicts]
+    return {state: states.count(state) for state in STATES}
+
+
+def by_side(entries: list[Entry]) -> dict[str, list[Verdict]]:
+    """'published', 'logged' and 'yours', each with its verdicts; a side that has none is left out."""
+    sides = {
+        "published": [entry.published for entry in entries if entry.paper != OURS_ALONE],
+        "logged": [logged(entry) for entry in entries],
+        "yours": [entry.ours["yours"] for entry in entries if "yours" in entry.ours],
+    }
+    return {side: verdicts for side, verdicts in sides.items() if verdicts}
+
+
+def in_words(found: Counts) -> str:
+    """'1 fails, 4 hold'; 'no claims' where there are none."""
+    parts = [f"{n} {(ONE if n == 1 else MANY)[state]}" for state, n in found.items() if n]
+    return ", ".join(parts) or "no claims"
+
+
+def tokens(entries: list[Entry]) -> str:
+    """What the verdict filter looks for: 'published:holds ours:fails'."""
+    found = {f"published:{entry.published.state}" for entry in entries if entry.paper != OURS_ALONE}
+    found |= {f"ours:{verdict.state}" for entry in entries for verdict in entry.ours.values()}
+    return " ".join(sorted(found))
+
+
+def short(exhibit: Exhibit) -> str:
+    """'Table 6'."""
+    return f"{exhibit.kind.capitalize()} {exhibit.number}"
+
+
+def called(name: str) -> str:
+    """'rskd/table06' -> 'RS-KD Table 6'; 'rskd/said' -> 'RS-KD, text'; 'rskd/equations' -> 'RS-KD, equations'."""
+    paper, _, stem = name.partition("/")
+    if found := re.fullmatch(r"(table|figure|poster)0*(\d+[a-z]?)", stem):
+        return f"{PAPERS[paper]} {found[1].capitalize()} {found[2]}"
+    return f"{PAPERS[paper]}, {'text' if stem == 'said' else stem}"
+
+
+def page(name: str) -> str:
+    """The address of an exhibit's page from the site's root; '' for the prose, which has none."""
+    paper, _, stem = name.partition("/")
+    return f"exhibits/{paper}-{stem}.html" if re.match(r"table|figure|poster", stem) else ""
+
+
+def anchor(entry: Entry) -> str:
+    """A claim's id, the same on its exhibit's page and on the page of all claims."""
+    return f"{slug(entry.exhibit)}--{slug(entry.claim.id)}"
+
+
+def address(entry: Entry) -> str:
+    """Where a claim stands: on its exhibit's page, or on the page of all claims where no exhibit decides it."""
+    return f"{page(entry.exhibit) or 'claims.html'}#{anchor(entry)}"
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def identity(exhibit: Exhibit) -> str:
+    return f"{exhibit.paper}-{file_stem(exhibit.kind, exhibit.number)}"
+
+
+def command(exhibit: Exhibit) -> str:
+    """'tad-table-3': the make target without its verb."""
+    prefix = "" if exhibit.paper == "rskd" else f"{exhibit.paper}-"
+    return f"{prefix}{exhibit.kind}-{exhibit.number}"
