@@ -20,6 +20,8 @@ def judge(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
     Raises ValueError for an unknown relation and for a claim that does not state what its relation needs.
     """
     check(claim, exhibit)
+    if exhibit.status == "published":
+        return Verdict("untested", f"the suite does not run this exhibit: {exhibit.why}")
     if claim.relation == "wins":
         single = [as_order(claim, key) for key in claim.columns]
         found = {exhibit.column(one.column).label: judge(one, exhibit, frame) for one in single}
@@ -86,8 +88,6 @@ def check(claim: Claim, exhibit: Exhibit) -> None:
 
 def missing(claim: Claim, exhibit: Exhibit, column: Column, table: pd.DataFrame) -> str:
     """Why the claim cannot be tested, or ''."""
-    if exhibit.status == "published":
-        return f"the suite does not run this exhibit: {exhibit.why}"
     if absent := [label for label in dict.fromkeys(claim.rows) if label not in table]:
         why = f" ({column.label}: {column.why})" if column.why else ""
         return f"no {column.label} of {', '.join(map(repr, absent))}{why}"

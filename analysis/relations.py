@@ -183,7 +183,8 @@ def ratio(claim: Claim, column: Column, values: Values) -> Decision:
     above, below = (values[label] for label in claim.rows)
     if np.isinf(above).any() or np.isinf(below).any() or (below == 0).any():
         return "inconclusive", f"{claim.rows[0]} over {claim.rows[1]} is not defined at every seed"
-    return bounded(claim, column, "over", mean_interval(above / below))
+    plain = column.model_copy(update={"unit": "", "decimals": 2})  # a ratio has no unit
+    return bounded(claim, plain, "over", mean_interval(above / below))
 
 
 def bounded(claim: Claim, column: Column, word: str, found: Estimate) -> Decision:

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.cells import Cell, cells, own_text, published_text
 from analysis.claims import STATES, Verdict, judge
 from analysis.load import Record, comparable, frame
-from paper_tables.spec import Claim, Column, Exhibit, Row
+from paper_tables.spec import TEXT, Claim, Column, Exhibit, Row
 
 OURS = ("logged", "yours")
 VOICES = ("published", *OURS)
@@ -36,7 +36,7 @@ class Sheet:
 
     def title(self, column: Column) -> str:
         """The column's label, its unit unless the label says it, the better direction, and the footnote's mark."""
-        unit = f" ({column.unit})" if column.unit and column.unit not in column.label else ""
+        unit = f" ({column.unit})" if column.unit not in ("", TEXT) and column.unit not in column.label else ""
         mark = f" [{self.footnotes.index(column) + 1}]" if column in self.footnotes else ""
         return f"{column.label}{unit}{ARROWS[column.better]}{mark}"
 

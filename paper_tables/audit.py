@@ -147,7 +147,7 @@ def found(relation: Relation, place: Place, row: Row | None, intervals: list[Int
 
     low, high = follows(follows_from, arguments)
     point = follows_from(*[argument.middle for argument in arguments])
-    follow = Interval(low, high, f"{point:.6g}", point)
+    follow = Interval(low, high, f"{round(point, 12) + 0.0:.6g}", point)  # + 0.0: no minus before a zero
     severity: Severity
     if abs(point - printed.middle) <= (printed.high - printed.low) / 2 + relation.tolerance + SLACK * max(
         1, abs(point)

@@ -36,6 +36,9 @@ class Printed(float):
     def __deepcopy__(self, memo: Any) -> Printed:
         return self
 
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
+        return (self.text,)  # pickled by its digits
+
 
 def as_number(value: Any) -> Printed:
     if isinstance(value, Printed):

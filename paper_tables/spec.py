@@ -15,6 +15,7 @@ from paper_tables.printed import Cell, Number, read
 from paper_tables.relation import Entry, Quantity, Relation, Said, Term, Undecided
 
 __all__ = [
+    "TEXT",
     "Claim",
     "Column",
     "Exhibit",
@@ -59,6 +60,7 @@ class Row(Entry):
     label: str
     recipe: dict[str, Any] | str | None = None  # the difference from the exhibit's recipe; a string names recipes.toml
     companions: dict[str, dict[str, Any]] = Field(default_factory=dict)  # column -> another run that fills this cell
+    metrics: dict[str, str] = Field(default_factory=dict)  # column -> its metric in this row, where rows share a run
     published: dict[str, Cell] = Field(default_factory=dict)  # as printed; a dash is an absent key
     published_sd: dict[str, Number] = Field(default_factory=dict)
     best: list[str] = Field(default_factory=list)  # columns in which the paper marks this row as the best (bold)
@@ -231,7 +233,7 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
             return f"{kind} {min(twice)!r} stands twice."
     for row in exhibit.rows:
         unknown = set(row.published) | set(row.published_sd) | set(row.companions)
-        unknown |= set(row.best) | set(row.second) | set(row.printed_in)
+        unknown |= set(row.best) | set(row.second) | set(row.printed_in) | set(row.metrics)
         if unknown - set(keys):
             return f"row {row.label!r} has no column {min(unknown - set(keys))!r}. Columns: {', '.join(keys)}."
         for key, value in row.published.items():

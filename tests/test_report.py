@@ -7,6 +7,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -143,7 +144,9 @@ def test_what_failed_stands_on_the_first_screen_with_its_numbers(planted: Path) 
     text = words_of(Page(planted / "index.html"))
     assert text.index("Failed on our runs 1") < text.index("The sky is green.") < text.index("wrong on ours.")
     assert (
-        text.index("Failed on the papers’ own numbers 1") < text.index("hostile as printed.") < text.index("Exhibits")
+        text.index("Failed on the papers’ own numbers 1")
+        < text.index("hostile as printed.")
+        < text.index("Exhibits Search")
     )
 
 
@@ -192,7 +195,17 @@ def test_ours_stands_beside_the_published_number_with_its_runs(planted: Path) ->
     assert "4 yours FullKD all defaults 0 fullkd-s0" in text
     assert "2 logged Top-K 12 target TopK(k=12) 0 top-k-12-s0 1 top-k-12-s1 2 top-k-12-s2 commit not recorded" in text
     assert "code abc corpus stdlib (c0ffee) hardware machine x86_64, cores 2 time not recorded" in text
-    assert "paper_tables/rskd/table01.toml" in text and "see make test" in text
+    assert "File paper_tables/rskd/table01.toml; make table-1 shows it, make replicate-table-1 runs it" in text
+    assert "see make test" in text
+
+
+def test_the_commands_on_the_pages_exist(everything: World) -> None:
+    patterns = re.findall(r"^([a-z][\w%-]*):", (RESULTS.parent / "Makefile").read_text(), flags=re.MULTILINE)
+    for exhibit in everything.exhibits:
+        for command in words.commands(exhibit):
+            program, target, *_ = command.split()
+            makes = any(fnmatch(target, pattern.replace("%", "?*")) for pattern in patterns)
+            assert makes if program == "make" else command.endswith(exhibit.name), command
 
 
 def test_figures_say_what_is_seen(planted: Path) -> None:

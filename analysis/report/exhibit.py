@@ -29,7 +29,8 @@ class Page:
     name: str  # 'RS-KD Table 6'
     title: str
     file: str  # 'paper_tables/rskd/table06.toml'
-    command: str  # 'table-6'
+    shows: str  # the command, 'make table-6'
+    runs: str
     status: str
     status_words: str
     why: str
@@ -62,6 +63,7 @@ def page(
     mine = [entry for entry in entries if entry.exhibit == exhibit.name]
     behind = groups(exhibit, records)
     odd, sound = by_severity([finding for finding in findings if finding.exhibit == exhibit.name])
+    shows, runs = words.commands(exhibit)
     before, after = (link(other) if other else None for other in neighbours)
     return Page(
         id=words.identity(exhibit),
@@ -69,7 +71,8 @@ def page(
         name=words.called(exhibit.name),
         title=exhibit.title,
         file=f"paper_tables/{exhibit.name}.toml",
-        command=words.command(exhibit),
+        shows=shows,
+        runs=runs,
         status=exhibit.status,
         status_words=words.STATUS[exhibit.status],
         why="" if exhibit.status == "published" else exhibit.why,  # which the header says of a published one

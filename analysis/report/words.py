@@ -101,7 +101,10 @@ def identity(exhibit: Exhibit) -> str:
     return f"{exhibit.paper}-{file_stem(exhibit.kind, exhibit.number)}"
 
 
-def command(exhibit: Exhibit) -> str:
-    """'tad-table-3': the make target without its verb."""
-    prefix = "" if exhibit.paper == "rskd" else f"{exhibit.paper}-"
-    return f"{prefix}{exhibit.kind}-{exhibit.number}"
+def commands(exhibit: Exhibit) -> tuple[str, str]:
+    """What shows the exhibit from its records, and what runs it here; posters and ours have no make target."""
+    verb = "figure" if exhibit.kind == "figure" else "table"
+    if exhibit.kind == "poster" or exhibit.paper == OURS_ALONE:
+        return f"python -m analysis {verb} {exhibit.name}", f"python -m workflow {exhibit.name}"
+    target = f"{'' if exhibit.paper == 'rskd' else exhibit.paper + '-'}{verb}-{exhibit.number}"
+    return f"make {target}", f"make replicate-{target}"
