@@ -11,7 +11,7 @@ PY = .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help environment lock test lint format coverage audit errata claims report record clean
+.PHONY: help environment lock test lint format coverage audit errata claims report notebooks record clean
 
 # 6 -> 06, 2a -> 02a, 12 -> 12: the number as the files of paper_tables/ write it.
 two_digits = $(shell echo '$(1)' | sed -E 's/^([0-9])([a-z]?)$$/0\1\2/')
@@ -121,6 +121,9 @@ claims: environment ## every claim of the four papers with its verdict on their 
 
 report: environment ## everything as one static site, from the logged records: build/report/index.html
 	$(PY) -m analysis report --scale $(SCALE)
+
+notebooks: environment ## execute the notebooks of analysis/notebooks/ and keep them with their outputs: build/notebooks/
+	@$(PY) -m tools.run_notebooks
 
 record: environment ## promote this machine's records of EXHIBIT=rskd/table06 to logged ones, after checking them
 	$(PY) -m workflow $(EXHIBIT) --scale $(SCALE) --seeds $(SEEDS) --record

@@ -18,12 +18,15 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.grids import heat, heatmap
+from analysis.histograms import histograms
 from analysis.lines import along, lines, power_law
 from analysis.load import Record, comparable
 from analysis.marks import said, voices
+from analysis.martingale import martingale, omega
 from analysis.page import Given, Grid, page
 from analysis.panel import panels
 from analysis.panels import dots
+from analysis.phase import phase
 from analysis.sheet import OURS, provenance
 from analysis.traces import curve, reliability, zipf
 from paper_tables.spec import Exhibit, file_stem
@@ -149,4 +152,8 @@ KINDS: dict[str, Draw] = {
     "reliability": reliability,
     "curve": curve,
     "zipf": zipf,
+    "histograms": histograms,
+    "phase": phase,
+    "martingale": martingale,
+    "omega": omega,
 }

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.derived import FUNCTIONS
 from analysis.matching import by_cell, comparable, match, source
 from analysis.records import Record, records, unfinished
-from paper_tables.spec import Column, Exhibit
+from paper_tables.spec import Column, Exhibit, Row
 
 __all__ = ["Record", "as_number", "comparable", "frame", "match", "published", "records", "unfinished"]
 FRAME_COLUMNS = ["row", "column", "seed", "value", "voice", "run_id", "corpus"]
@@ -20,10 +20,10 @@ def worst(column: Column) -> float:
     return -math.inf if column.better == "higher" else math.inf
 
 
-def measured(column: Column, record: Record) -> float | None:
-    """The record's value for the column in printed units; infinite where the run diverged; None if not measured."""
+def measured(row: Row, column: Column, record: Record) -> float | None:
+    """The record's value for the cell in printed units; infinite where the run diverged; None if not measured."""
     metrics = record.summary.metrics
-    key = column.metric or column.key
+    key = row.metrics.get(column.key) or column.metric or column.key
     if key not in metrics:
         lost = record.summary.diverged and column.better != "none" and not column.why
         return worst(column) if lost else None
@@ -44,9 +44,9 @@ def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
     for row in exhibit.rows:
         for column in exhibit.columns:
             for seed, record in by_seed(cells[row.label, column.key], row.label, notes).items():
-                value = measured(column, record) if column.derive is None else None
+                value = measured(row, column, record) if column.derive is None else None
                 if column.derive is not None:
-                    value = derive(exhibit, column, record, seed, cells, notes)
+                    value = derive(exhibit, row, column, record, seed, cells, notes)
                 if value is not None:
                     corpus = record.config.corpus.fingerprint
                     lines.append((row.label, column.key, seed, value, voice, record.run_id, corpus))
@@ -66,6 +66,7 @@ def by_seed(records: list[Record], label: str, notes: list[str]) -> dict[int, Re
 
 def derive(
     exhibit: Exhibit,
+    row: Row,
     column: Column,
     record: Record,
     seed: int,
@@ -85,12 +86,12 @@ def derive(
         if (label, column.key) not in cells:
             raise ValueError(f"{exhibit.name}, {column.key!r}: {role} = {label!r} is no row of the exhibit.")
         there = [r for r in cells[label, of.key if (label, of.key) in cells else column.key] if r.seed == seed]
-        value = measured(of, there[0]) if there else None
+        value = measured(exhibit.row(label), of, there[0]) if there else None
         if value is None:
             notes.append(f"{column.label} needs row {label!r} at seed {seed}, which is missing.")
             return None
         others[role] = value
-    own = measured(of, record)
+    own = measured(row, of, record)
     value = None if own is None else FUNCTIONS[name](own, **others)
     if own is not None and value is None:
         notes.append(f"{column.label} is undefined at seed {seed}: {', '.join(column.derive.values())}.")

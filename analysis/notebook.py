@@ -61,7 +61,7 @@ def show(name: str, scale: str = "laptop") -> Shown:
         "ours": any(len(table) for table in made.frames.values()),
         "figure": figure(made, found) if exhibit.plot else None,
         "claims": list(map(claim.view, claim.worst_first(judged(made)))),
-        "findings": list(map(line, odd)),
+        "findings": [line(finding) for finding in odd if finding.severity != "within rounding"],
         "notes": [*([f"Doubt: {exhibit.doubt}"] if exhibit.doubt else []), *made.notes],
     }
     return rendered(name, "exhibit", page)
@@ -69,16 +69,20 @@ def show(name: str, scale: str = "laptop") -> Shown:
 
 def claims(paper: str, scale: str = "laptop") -> Shown:
     """Every claim of a paper, with the verdict on its own numbers and on ours."""
-    entries = ledger(read(scale), [known(paper)])
-    counts = {side: words.counts(verdicts) for side, verdicts in words.by_side(entries).items()}
-    views = list(map(claim.view, claim.worst_first(entries)))
-    return rendered(f"claims of {paper}", "claims", PAPERS[paper], counts, views)
+    entries = claim.worst_first(ledger(read(scale), [known(paper)]))
+    sides = {side: words.in_words(words.counts(verdicts)) for side, verdicts in words.by_side(entries).items()}
+    failed = [entry for entry in entries if "fails" in {v.state for v in (entry.published, *entry.ours.values())}]
+    others = [entry for entry in entries if entry not in failed]
+    return rendered(f"claims of {paper}", "claims", sides, list(map(claim.view, failed)), list(map(claim.view, others)))
 
 
 def audit(paper: str) -> Shown:
     """What a paper prints that does not follow from what else it prints."""
     odd, sound = by_severity(findings(known(paper)))
-    return rendered(f"audit of {paper}", "audit", PAPERS[paper], list(map(line, odd)), len(sound))
+    lines = [replace(line(finding), href="") for finding in odd]
+    rounded = [one for one in lines if one.severity == "within rounding"]
+    worse = [one for one in lines if one not in rounded]
+    return rendered(f"audit of {paper}", "audit", PAPERS[paper], worse, rounded, len(sound))
 
 
 def overview(scale: str = "laptop") -> Shown:

@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from analysis.curves import Columns, Curves, by_voice, common, deviations, pooled
 from analysis.lines import axis_name, name_ends
 from analysis.marks import COLOURS, INK, LINES, PALETTE, PUBLISHED, one_two_five, ticks, titled
-from analysis.page import Given, Grid, Mark, page, title, width_of
+from analysis.page import Given, Grid, Mark, folded, page, title, width_of
 from analysis.panel import STRETCHED, Panel, panels
 from analysis.panel import draw as draw_panel
 from analysis.panel import frame as frame_panel
 from paper_tables.spec import Exhibit
 
-CLASSES = 50  # shown of a target
+CLASSES = 50  # shown singly of a target
+ACROSS = 4  # panels of targets in a line
+TARGET = 2.2  # inches of such a panel
 LABEL = 8.0
 
 
@@ -109,7 +112,9 @@ def curve(given: Given) -> Figure | None:
         one_two_five(axes.xaxis, *axes.get_xlim())
         axes.tick_params(axis="x", labelrotation=0)
         name_ends(axes, ends, look)
-        title(axes, f"{axis_name(exhibit, plot['y'])} along {axis_name(exhibit, plot['x'])}{of_voice}", 18 if upper else 4)
+        title(
+            axes, f"{axis_name(exhibit, plot['y'])} along {axis_name(exhibit, plot['x'])}{of_voice}", 18 if upper else 4
+        )
         for panel_axes, panel in zip(line[1:], beside, strict=True):
             column_beside(
                 panel_axes, only(panel, voice), exhibit, {} if panel_axes is line[-1] is not line[1] else look
@@ -140,40 +145,67 @@ def column_beside(axes: Axes, panel: Panel, exhibit: Exhibit, look: dict[str, tu
 
 
 def zipf(given: Given) -> Figure | None:
-    """A panel per row: the teacher, and what the mean target makes of it, over the most probable classes."""
+    """A panel per row: the teacher, and what the mean target makes of it: class by class, then by octaves of rank."""
     exhibit = given.exhibit
     voices = by_voice(exhibit, given.records, "targets")
     if not voices:
         return None
-    across = max(map(len, voices.values()))
-    size = {"left": 0.65, "gap": 0.15, "above": 0.3, "below": 0.5}
-    told = f"the mean target over seeds, the {CLASSES} most probable classes"
+    beyond = by_voice(exhibit, given.records, "octaves")
+    across = min(ACROSS, max(map(len, voices.values())))
+    down = sum(-(-len(found) // across) for found in voices.values())
+    told = f"the mean target over seeds, the {CLASSES} most probable classes" + (
+        ", and a class of each octave of rank beyond" if beyond else ""
+    )
     marks = [
         Mark(heard(voice, exhibit, curves, told).text, {"linestyle": "none", "marker": "o", "color": COLOURS[voice]})
         for voice, curves in voices.items()
     ]
     marks.append(Mark("teacher", {"linestyle": "-", "marker": "_", "markersize": 12, "color": "0.45"}))
-    figure, grid = page(given, Grid(across, len(voices), 2.2, 2.4, **size), marks)
-    for line, (voice, curves) in zip(grid, voices.items(), strict=True):
-        drawn = [targets(axes, seeds, COLOURS[voice]) for axes, seeds in zip(line, curves.values(), strict=False)]
-        low, high = min(bottom for bottom, _ in drawn), max(top for _, top in drawn)
-        for i, (axes, label) in enumerate(zip(line, curves, strict=False)):
+    titles = {row.label: folded(row.label, 9, TARGET, bold=True) for row in exhibit.rows}
+    above = 0.13 + 0.17 * max(map(len, titles.values()))
+    size = {"left": 0.65, "gap": 0.15, "above": above, "below": 0.5}
+    figure, grid = page(given, Grid(across, down, TARGET, 2.0 if down > 1 else 2.4, **size), marks)
+    lines = iter(grid)
+    for voice, curves in voices.items():
+        labels = list(curves)
+        panels: dict[str, Axes] = {}
+        for start in range(0, len(labels), across):
+            line = next(lines)
+            panels |= dict(zip(labels[start : start + across], line, strict=False))
+            line[0].set_ylabel("probability")
+            for axes in line[len(labels[start:]) :]:
+                axes.set_visible(False)
+        reach = [
+            targets(axes, by_rank(curves, beyond.get(voice, {}), label), COLOURS[voice])
+            for label, axes in panels.items()
+        ]
+        low, high = min(bottom for bottom, _ in reach), max(top for _, top in reach)
+        for place, (label, axes) in enumerate(panels.items()):
             axes.set(yscale="log", ylim=(low / 1.6, high * 1.8), xlabel="class, by probability")
             one_two_five(axes.yaxis, low, high)
-            title(axes, label)
-            if i:
+            title(axes, "\n".join(titles[label]))
+            if place % across:
                 axes.tick_params(axis="y", labelleft=False)
-        line[0].set_ylabel("probability")
-        for axes in line[len(curves) :]:
-            axes.set_visible(False)
     return figure
 
 
-def targets(axes: Axes, seeds: list[Columns], colour: str) -> tuple[float, float]:
+def by_rank(curves: Curves, beyond: Curves, label: str) -> list[NDArray[np.float64]]:
+    """Rank, teacher and mean target of a row: each of the most probable classes, then one class of each octave."""
+    x, teacher_SX = common(curves[label], "class", "teacher")
+    _, target_SX = common(curves[label], "class", "mean_target")
+    found = [values[:CLASSES] for values in (x, teacher_SX.mean(0), target_SX.mean(0))]
+    if label not in beyond:
+        return found
+    first, last_SX = common(beyond[label], "first", "last")
+    last = last_SX[0]
+    sums = [common(beyond[label], "first", name)[1].mean(0) for name in ("teacher", "mean_target")]
+    octaves = [np.sqrt(first * last), *(each / (last - first + 1) for each in sums)]
+    return [np.concatenate(pair) for pair in zip(found, octaves, strict=True)]
+
+
+def targets(axes: Axes, ranked: list[NDArray[np.float64]], colour: str) -> tuple[float, float]:
     """Draw one row's panel; return the lowest and the highest probability shown."""
-    x, teacher_SX = common(seeds, "class", "teacher")
-    _, target_SX = common(seeds, "class", "mean_target")
-    x, teacher, target = x[:CLASSES], teacher_SX.mean(0)[:CLASSES], target_SX.mean(0)[:CLASSES]
+    x, teacher, target = ranked
     axes.plot(x, teacher, color="0.45", linewidth=1.4)
     kept = target > 0
     look: dict[str, Any] = {"linestyle": "none", "color": colour, "markersize": 3}
@@ -182,5 +214,8 @@ def targets(axes: Axes, seeds: list[Columns], colour: str) -> tuple[float, float
     if not kept.all():
         low /= 2.5  # a logarithm has no zero: these stand at the foot
         axes.plot(x[~kept], np.full((~kept).sum(), low), marker="v", **look)
-        axes.text(x[~kept].mean(), low * 1.25, "zero", color=colour, ha="center", va="bottom", fontsize=7.5)
+        axes.text(np.exp(np.log(x[~kept]).mean()), low * 1.6, "zero", color=colour, ha="center", fontsize=7.5)
+    if x[-1] > CLASSES:
+        axes.set_xscale("log")
+        one_two_five(axes.xaxis, 1, x[-1])
     return low, float(max(teacher.max(), target.max()))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from replication.machine import Machine
 from replication.probes.draws import draws
 from replication.probes.gradients import gradients
+from replication.probes.martingale import martingale
 from replication.probes.storage import storage
 from replication.record import Record
 from replication.run import Run, data_for
 from replication.train import open_record, record_of, train
 
-PROBES = {"gradients": gradients, "storage": storage, "draws": draws}
+PROBES = {"gradients": gradients, "storage": storage, "draws": draws, "martingale": martingale}
 
 
 def execute(run: Run, machine: Machine) -> Record:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from paper_tables import spec
 from replication.cache.build import Need
@@ -24,6 +24,8 @@ class Plan:
             self.teachers[run.teacher.id] = run.teacher
         if run.recipe.probe == "gradients":
             self.add(fullkd_student(run))
+        if run.recipe.probe == "martingale":
+            self.add(student_of(run))
         self.runs[run.id] = run
 
     @property
@@ -40,12 +42,17 @@ def fullkd_student(run: Run) -> Run:
     return Run(Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text), run.scale, run.seed)
 
 
+def student_of(run: Run) -> Run:
+    """The student that a probe's recipe trains: the same recipe without the probe."""
+    return Run(replace(run.recipe, probe="train"), run.scale, run.seed)
+
+
 def plan(exhibits: Iterable[str], scale: Scale, seeds: Iterable[int]) -> Plan:
     """Raises ValueError naming exhibit and row for a recipe that does not make sense."""
     found = Plan()
     for name in exhibits:
         exhibit = spec.load(name)
-        if exhibit.status != "replicated":
+        if exhibit.status == "published":
             raise ValueError(f"{name} cannot be run yet: {exhibit.why}")
         for seed in seeds:
             for row in exhibit.rows:

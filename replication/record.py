@@ -11,6 +11,7 @@ import platform
 import resource
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +28,7 @@ DECISIVE = (
     "tokenizer.py", "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/bits.py",
     "cache/ratio.py", "cache/choose.py", "evaluate/language_model.py",
 )  # fmt: skip
+DECIDING = tuple(ROOT / "replication" / name for name in DECISIVE)
 
 
 def seed_for(seed: int, *purpose: Any) -> int:
@@ -115,16 +117,17 @@ def replace_text(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def provenance() -> dict[str, Any]:
-    """Which code, on what: recorded with every run, never part of its id."""
-    return {"format": FORMAT, "code": code_digest(), "commit": commit(), "versions": versions(), "hardware": hardware()}
+def provenance(files: Sequence[Path] = DECIDING) -> dict[str, Any]:
+    """Which code, on what: recorded with every run, never part of its id. `files` decide the run's numbers."""
+    made = {"code": code_digest(files), "commit": commit(), "versions": versions(), "hardware": hardware()}
+    return {"format": FORMAT, **made}
 
 
-def code_digest() -> str:
+def code_digest(files: Sequence[Path] = DECIDING) -> str:
     """16 hex digits over the code that decides numbers; comments, docstrings and layout do not count."""
     digest = hashlib.sha256()
-    for name in DECISIVE:
-        tree = ast.parse((ROOT / "replication" / name).read_text())
+    for path in files:
+        tree = ast.parse(path.read_text())
         digest.update(ast.dump(without_docstrings(tree)).encode())
     return digest.hexdigest()[:16]
 

@@ -91,6 +91,8 @@ class Run:
             found["teacher_tokens"] = self.scale.budget("teacher")
         elif self.recipe.teacher != "none":
             found["teacher"] = self.recipe.teacher
+        if self.recipe.probe == "martingale":
+            found |= {"lengths": self.scale.lengths, "completed_sequences": self.scale.completed_sequences}
         return found
 
 

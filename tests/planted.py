@@ -123,6 +123,10 @@ def plant_exhibit(folder: Path, given: Exhibit, seeds: int = 3) -> None:
             plant(folder, f"run{place}", recipe, seed, metrics, recipe=recipe, curves=all_curves(place, seed))
 
 
+PREFIXES = [1, 30, 300]
+XI = [f"{name}_{kind}" for name in ("xi", "v") for kind in ("exact", "plugin", "debiased", "floor")]
+
+
 def all_curves(place: int, seed: int) -> dict[str, Any]:
     bins = [(bin + 0.5) / 15 for bin in range(15)]
     bent = [0.9**place * confidence for confidence in bins]
@@ -136,5 +140,14 @@ def all_curves(place: int, seed: int) -> dict[str, Any]:
             "class": list(range(1, 61)),
             "teacher": teacher,
             "mean_target": [value * (rank < 20 * place) for rank, value in enumerate(teacher)],
+        },
+        "prefixes": {"t": PREFIXES, **{name: [1 / t for t in PREFIXES] for name in XI}},
+        "course": {"t": PREFIXES, "xi": [1 / t for t in PREFIXES], "v": [1 / t**2 for t in PREFIXES]},
+        "omega": {
+            "omega": [step / 10 for step in range(11)],
+            **{
+                name: [abs(step - place) / 10 for step in range(11)] for name in ("bias", "bound", "excess", "variance")
+            },
+            **{name: [1 - step / 10 for step in range(11)] for name in ("v_last", "v_last_printed")},
         },
     }

@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 from planted import LOSSES, exhibit, plant_all, plant_exhibit
 
 from analysis import figures
@@ -18,7 +14,6 @@ from analysis.curves import common, deviations, pooled
 from analysis.grids import Shown, groups, shades
 from analysis.lines import number
 from analysis.load import frame, records
-from analysis.page import apart
 from analysis.panel import Panel, panels
 from paper_tables.printed import Printed
 from paper_tables.spec import Column, Exhibit, Row, load, names
@@ -196,14 +191,6 @@ def test_rows_are_grouped_by_the_first_part_of_their_labels() -> None:
     assert groups(["A, 1", "A, 2", "A, 3", "CE"]) == [4] and groups(["A, 1", "B, 1", "A, 2"]) == [3]
 
 
-def test_labels_move_apart_no_further_than_needed() -> None:
-    assert apart([0.5, 0.1], 0.2, 0, 1) == pytest.approx([0.5, 0.1])
-    assert apart([0.5, 0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.4, 0.5, 0.6])
-    assert apart([0.0, 0.0, 0.9], 0.2, 0, 1) == pytest.approx([0.0, 0.2, 1.0], abs=0.1001)
-    moved = apart([0.98, 0.97, 0.2, 0.99], 0.05, 0, 1)
-    assert max(moved) <= 1 + 1e-9 and np.diff(sorted(moved)).min() > 0.05 - 1e-9 and apart([], 0.1, 0, 1) == []
-
-
 def test_reliability_pools_tokens_not_seeds() -> None:
     one = {"confidence": np.array([0.5]), "accuracy": np.array([0.4]), "count": np.array([300.0])}
     two = {"confidence": np.array([0.5, 0.99]), "accuracy": np.array([0.8, 1.0]), "count": np.array([100.0, 5.0])}
@@ -222,64 +209,10 @@ def test_curves_meet_where_all_seeds_have_them() -> None:
         common([one], "x", "z")
 
 
-def slips(figure: Figure) -> list[str]:
-    """Texts that the page cuts off, and pairs that overlap."""
-    figure.set_dpi(150)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    boxes = [(text.get_text(), Text.get_window_extent(text, renderer)) for text in seen(figure)]
-    width, height = figure.bbox.width, figure.bbox.height
-    found = [t for t, b in boxes if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1]
-    for i, (one, a) in enumerate(boxes):
-        for other, b in boxes[:i]:
-            if min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 3:
-                found.append(f"{other} | {one}")
-    return found
+ON_FILE = {name: kind for name in names() if (kind := load(name).plot.get("kind", "dots")) in PLOTS}
 
 
-def seen(figure: Figure) -> list[Text]:
-    hidden = set()
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        low, high = sorted(axis.get_view_interval())
-        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-            if not low <= tick.get_loc() <= high:
-                hidden |= {id(tick.label1), id(tick.label2)}
-    return [
-        text
-        for text in figure.findobj(Text)
-        if isinstance(text, Text) and text.get_visible() and text.get_text().strip() and id(text) not in hidden
-        if text.axes is None or text.axes.get_visible()
-    ]
-
-
-KINDS_ON_FILE = {load(name).plot.get("kind", "dots"): name for name in names()}
-CHECKED = sorted({*KINDS_ON_FILE.values(), "rskd/table02", "rskd/table06", "sekd/table03", "tad/table05"})
-
-
-@pytest.mark.parametrize("name", CHECKED)
-def test_nothing_is_cut_off_and_no_words_overlap(tmp_path: Path, name: str) -> None:
-    given = load(name)
-    plant_exhibit(tmp_path, given)
-    for logged in (records(tmp_path), []):
-        found: dict[str, Any] = {"logged": logged, "yours": []}
-        frames = {voice: frame(given, own, voice) for voice, own in found.items()}
-        with plt.style.context(figures.STYLE):
-            figure = figures.drawn(figures.gathered(given, frames, found))
-            if figure is not None:
-                assert slips(figure) == []
-                plt.close(figure)
-
-
-def test_slips_are_seen() -> None:
-    figure = plt.figure(figsize=(3, 1))
-    figure.text(0.9, 0.5, "this leaves the page")
-    figure.text(0.1, 0.2, "one upon")
-    figure.text(0.12, 0.2, "another")
-    assert slips(figure) == ["this leaves the page", "one upon | another"]
-    plt.close(figure)
-
-
-@pytest.mark.parametrize("name", [name for name in names() if load(name).plot.get("kind", "dots") != "dots"])
+@pytest.mark.parametrize("name", [name for name, kind in ON_FILE.items() if kind != "dots"])
 def test_every_exhibit_of_runs_draws(tmp_path: Path, name: str) -> None:
     plant_exhibit(tmp_path / "r", load(name))
     svg = drawn(load(name), tmp_path / "r", tmp_path)[0]

@@ -9,14 +9,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom
 
+from analysis.cells import cells
+from analysis.figures import inline
 from analysis.load import comparable, frame, records
 from analysis.matching import by_cell
 from paper_tables import spec
-from replication.targets import Full, NaiveFix, OneHot, RandomSampling, SmoothedTopK, Target, TopK
+from replication.divergences import GhostToken
+from replication.targets import (
+    TARGETS,
+    Full,
+    NaiveFix,
+    OneHot,
+    RandomSampling,
+    SmoothedTopK,
+    SparseTarget,
+    Target,
+    TopK,
+)
 from toy import __main__ as command
-from toy import zipf
+from toy import next_token, zipf
+from toy.octaves import SHOWN, grouped
+from toy.study import decisive, stated_run
+from toy.sums import fitted
 from toy.zipf import Setting
 
 EXHIBIT = "rskd/figure02a"
@@ -36,7 +53,7 @@ def mean_target(setting: Setting, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("exponent", (1.0, 1.5))
 def test_random_sampling_scatters_about_the_teacher_as_its_variance_says(exponent: float) -> None:
     """Each of N draws a round has variance p (1 - p) in a class: Pearson's sum over R rounds is chi-squared."""
-    classes, draws, rounds = zipf.SHOWN, 22, 2000
+    classes, draws, rounds = SHOWN, 22, 2000
     p = teacher(classes, exponent)
     pearson, squares = [], []
     for seed in range(8):
@@ -66,7 +83,10 @@ def test_top_k_has_the_bias_of_appendix_a3(k: int) -> None:
     assert metrics["unique_classes"] == k
     assert np.allclose(curves["targets"]["mean_target"][:k], p[:k] / kept, rtol=1e-5)
     assert not any(curves["targets"]["mean_target"][k:])
-    assert "expected_unique_classes" not in metrics
+    # what is kept is scaled up by one over its mass (App. A.4), and App. A.3 has the error in closed form
+    assert metrics["upscaling"] == pytest.approx(1 / kept, rel=1e-5) and metrics["kept_mass"] == pytest.approx(kept)
+    assert metrics["expected_l1_error"] == pytest.approx(2 * (1 - kept), rel=1e-9)
+    assert not {"variance", "expected_variance", "bias_over_noise"} & set(metrics)
 
 
 def test_full_is_the_teacher() -> None:
@@ -109,7 +129,7 @@ def test_the_error_of_one_random_target_is_the_mean_deviation_of_its_counts() ->
 
 def test_naive_fix_spreads_the_rest_like_the_teacher() -> None:
     """Over the teacher's own labels the mean is p (1 - a), and p more on the kept classes, whose mass is a."""
-    classes, k, rounds = zipf.SHOWN, 5, 20_000
+    classes, k, rounds = SHOWN, 5, 20_000
     p = teacher(classes)
     rest = 1 - p[:k].sum()
     wanted = p * rest + np.where(np.arange(classes) < k, p, 0)
@@ -136,10 +156,102 @@ def test_grouping_the_tail_takes_the_noise_out_of_the_bias() -> None:
 
 
 def test_groups_are_octaves_beyond_the_shown_classes() -> None:
-    import torch
-
-    counts = zipf.grouped(torch.ones(450, dtype=torch.float64)).tolist()
+    counts = grouped(torch.ones(450, dtype=torch.float64)).tolist()
     assert counts == [1.0] * 50 + [50.0, 100.0, 200.0, 50.0]
+
+
+@pytest.mark.parametrize("target", (RandomSampling(22), OneHot(), NaiveFix(20)))
+def test_the_variance_is_its_closed_form(target: Target) -> None:
+    """Sum over classes of p (1 - p) / N; of the naive fix, the square of the rest times that of one label."""
+    classes, rounds = 500, 4000
+    p = teacher(classes)
+    rest = 1 - p[:20].sum()
+    factor = {RandomSampling: 1 / 22, OneHot: 1.0, NaiveFix: rest**2}[type(target)]
+    wanted = factor * (p * (1 - p)).sum()
+    ratios = [zipf.run(Setting(target, vocabulary=classes, rounds=rounds), seed)[0] for seed in range(4)]
+    assert all(metrics["expected_variance"] == pytest.approx(wanted, rel=1e-9) for metrics in ratios)
+    assert np.mean([metrics["variance_ratio"] for metrics in ratios]) == pytest.approx(1, abs=0.01)
+
+
+def test_what_noise_alone_leaves_of_an_unbiased_draw() -> None:
+    ratios = [
+        zipf.run(Setting(RandomSampling(22), vocabulary=1000, rounds=200), seed)[0]["bias_over_noise"]
+        for seed in range(20)
+    ]
+    # some sixty groups: a single ratio deviates by about 0.15
+    assert np.mean(ratios) == pytest.approx(1, abs=ERRORS * 0.15 / math.sqrt(20))
+    naive = zipf.run(Setting(NaiveFix(20), vocabulary=1000), 0)[0]
+    assert naive["bias_over_noise"] > 4
+
+
+@pytest.mark.parametrize("k", (1, 3))
+def test_the_ghost_token_rests_where_it_is_said_to(k: int) -> None:
+    """At the fitted point its gradient is zero; so it is wherever the rest of the mass lies (RS-KD App. A.5)."""
+    p = torch.from_numpy(teacher(6))
+    target = TopK(k)(p.log()[None].float(), torch.zeros(1, dtype=torch.long), torch.Generator())
+    ids_NK, fit_NK = fitted(target, GhostToken(), 6)
+    assert ids_NK.tolist() == [list(range(6))] and float(fit_NK.sum()) == pytest.approx(1, abs=1e-6)
+    other_NK = fit_NK.clone()
+    other_NK[:, k:] *= torch.arange(1.0, 7.0 - k) / torch.arange(1.0, 7.0 - k).mean()
+    for point_NK in (fit_NK, other_NK):
+        logits_NV = point_NK.log().requires_grad_()
+        GhostToken()(logits_NV, target).sum().backward()
+        assert logits_NV.grad is not None and float(logits_NV.grad.abs().max()) < 1e-6
+    metrics, curves = zipf.run(Setting(TopK(k), divergence=GhostToken(), vocabulary=6), 0)
+    assert np.allclose(curves["targets"]["mean_target"], fit_NK[0], rtol=1e-6)
+    assert metrics["upscaling"] == pytest.approx(1, rel=1e-6) and metrics["unique_classes"] == k
+    assert metrics["kept_mass"] == pytest.approx(teacher(6)[:k].sum())
+
+
+def test_unused_slots_count_for_nothing() -> None:
+    padded = SparseTarget(torch.tensor([[1, 0, 0]]), torch.tensor([[0.5, 0.0, 0.0]]))
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    sums = zipf.Sums(p, torch.zeros(3, dtype=torch.float64))
+    sums.add(padded, zipf.ForwardKL())
+    assert sums.mean_V.tolist() == [0, 1, 0] and sums.kept == 1 and sums.mass == 0.5
+    assert sums.error == pytest.approx(0.5 + 0.7 + 0.2) and sums.squared_error == pytest.approx(0.25 + 0.49 + 0.04)
+
+
+def test_the_sample_of_a_trained_teacher() -> None:
+    log_probs_PV = next_token.log_probs("laptop-3b")
+    assert log_probs_PV.shape == (64, 2048) and bool((log_probs_PV.diff(dim=1) <= 0).all())
+    assert np.allclose(log_probs_PV.exp().sum(1), 1, atol=1e-3)
+    setting = Setting(RandomSampling(22), teacher="laptop-3b", vocabulary=2048, rounds=60)
+    metrics, curves = zipf.run(setting, 0)
+    assert np.allclose(setting.log_teacher_PV.exp().sum(1), 1, rtol=1e-12)
+    p = setting.log_teacher_PV.exp().numpy()
+    assert metrics["expected_unique_classes"] == pytest.approx((1 - (1 - p) ** 22).sum(1).mean(), rel=1e-9)
+    assert metrics["expected_variance"] == pytest.approx((p * (1 - p)).sum(1).mean() / 22, rel=1e-9)
+    for name in ("unique_classes", "variance", "l1_error"):
+        assert metrics[name] == pytest.approx(metrics[f"expected_{name}"], rel=0.02), name
+    assert np.allclose(curves["targets"]["teacher"], p.mean(0)[:50], rtol=1e-9)
+    flat = Setting(TopK(20), teacher="laptop-3b", vocabulary=2048, exponent=0.5)
+    assert zipf.run(flat, 0)[0]["kept_mass"] < zipf.run(setting_of(TopK(20)), 0)[0]["kept_mass"]
+
+
+def setting_of(target: Target) -> Setting:
+    return Setting(target, teacher="laptop-3b", vocabulary=2048)
+
+
+def test_a_sample_that_is_not_the_committed_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Cannot read .*laptop-3b.npz"):
+        next_token.log_probs("laptop-3b", tmp_path)
+    path = tmp_path / "laptop-3b.npz"
+    for content in (b"", b"PK\x03\x04 no archive", (next_token.FOLDER / path.name).read_bytes()[:5000]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"Cannot read .*laptop-3b\.npz: [^\n]*Check it out again\.$"):
+            next_token.log_probs("laptop-3b", tmp_path)
+    np.savez_compressed(path, log_probs=np.zeros((64, 2048), dtype=np.float16))
+    with pytest.raises(ValueError, match="holds other numbers than were committed"):
+        next_token.log_probs("laptop-3b", tmp_path)
+    np.savez_compressed(path, log_probs=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="Cannot read"):
+        next_token.log_probs("laptop-3b", tmp_path)
+
+
+def test_the_code_of_a_record_covers_every_part() -> None:
+    names = {path.stem for path in decisive("zipf")}
+    assert {"zipf", "sums", "octaves", "expectations", "next_token", "targets", "divergences"} <= names
 
 
 @pytest.mark.parametrize("target", (RandomSampling(5), NaiveFix(3), OneHot()))
@@ -152,14 +264,20 @@ def test_a_seed_says_it_all(target: Target, monkeypatch: pytest.MonkeyPatch) -> 
     assert zipf.run(setting, 1)[0] == pytest.approx(before, rel=1e-12)
 
 
-def small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exhibit with 300 classes and 40 rounds, so that writing records takes no time."""
+def small(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = EXHIBIT) -> None:
+    """The exhibit with 1200 classes and 40 rounds, so that writing records takes no time."""
     shutil.copytree(spec.ROOT, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    path = folder / f"{EXHIBIT}.toml"
+    path = folder / f"{name}.toml"
     text = path.read_text()
-    path.write_text(text.replace("vocabulary = 100000", "vocabulary = 300").replace("rounds = 1000", "rounds = 40"))
+    path.write_text(text.replace("vocabulary = 100000", "vocabulary = 1200").replace("rounds = 1000", "rounds = 40"))
     assert path.read_text() != text
     monkeypatch.setattr(spec, "ROOT", folder)
+
+
+NEVER_RANDOM = ("FullKD", "Top-K 20", "Smoothing 20", "Ghost Token 20", "Top-p 0.98, at most 100", "Top-p 0.5")
+RATIOS = ("Random Sampling 22, exponent 0.8", "Random Sampling 22, exponent 1.2")
+EMPTY = {(row, column) for row in NEVER_RANDOM for column in ("bias_over_noise", "variance_ratio")}
+EMPTY |= {(row, "expected_l1_error") for row in RATIOS}
 
 
 def test_records_fill_the_exhibit(
@@ -169,33 +287,72 @@ def test_records_fill_the_exhibit(
     ours = tmp_path / "results"
     arguments = [EXHIBIT, "--seeds", "0,1", "--results", str(ours)]
     assert command.main(arguments) == 0
-    assert "8 runs" in capsys.readouterr().out
+    assert "22 runs" in capsys.readouterr().out
 
     exhibit, found = spec.load(EXHIBIT), records(ours / "laptop")
-    assert len(found) == 8
-    cells = by_cell(exhibit, found)
+    assert len(found) == 22
+    matched = by_cell(exhibit, found)
     for row in exhibit.rows:
         for column in exhibit.columns:
-            assert [record.seed for record in cells[row.label, column.key]] == [0, 1], (row.label, column.key)
-    assert len(comparable(exhibit, found)[0]) == 8
+            assert [record.seed for record in matched[row.label, column.key]] == [0, 1], (row.label, column.key)
+    assert len(comparable(exhibit, found)[0]) == 22
     table = frame(exhibit, found, "yours")
-    assert len(table) == 4 * 2 * 3 and table.attrs["notes"] == []
-    assert all(set(record.summary.curves["targets"]) == {"class", "teacher", "mean_target"} for record in found)
+    assert table.attrs["notes"] == []
+    everywhere = {(row.label, column.key) for row in exhibit.rows for column in exhibit.columns}
+    assert everywhere - set(cells(table)) == EMPTY
+    for record in found:
+        first, beyond = record.summary.curves["targets"], record.summary.curves["octaves"]
+        assert sum(first["teacher"]) + sum(beyond["teacher"]) == pytest.approx(1, abs=1e-12)
+        assert sum(first["mean_target"]) + sum(beyond["mean_target"]) == pytest.approx(1, abs=1e-5)
+        assert beyond["first"] == [51, 101, 201, 401, 801] and beyond["last"] == [100, 200, 400, 800, 1200]
 
     written = {path: path.read_bytes() for path in ours.rglob("*.json")}
     assert command.main(arguments) == 0
-    assert "8 of them done before" in capsys.readouterr().out
+    assert "22 of them done before" in capsys.readouterr().out
     assert written == {path: path.read_bytes() for path in ours.rglob("*.json")}
+
+    drawn = inline(exhibit, {"logged": table, "yours": table[:0]}, {"logged": found, "yours": []})
+    # a label may be folded
+    assert drawn is not None and all(f">{row.label.split(', ')[0]}" in drawn for row in exhibit.rows)
+
+
+def test_every_target_of_the_suite_has_a_row() -> None:
+    exhibit = spec.load(EXHIBIT)
+    shown = {type(run.setting.target).__name__ for _, run in command.runs(EXHIBIT, "laptop", [0])}
+    assert len(exhibit.rows) == len(command.runs(EXHIBIT, "laptop", [0]))
+    assert set(TARGETS) - shown == set(), "give these a row in paper_tables/rskd/figure02a.toml"
+
+
+def test_records_fill_our_own_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ours/figure02"
+    small(tmp_path / "tables", monkeypatch, name)
+    assert command.main([name, "--results", str(tmp_path / "results"), "--scale", "smoke"]) == 0
+    exhibit, found = spec.load(name), records(tmp_path / "results" / "smoke")
+    assert len(found) == len(exhibit.rows) == 15
+    table = frame(exhibit, found, "yours")
+    filled = set(cells(table))
+    for row in exhibit.rows:
+        for column in exhibit.columns:
+            random = "Top-K" not in row.label
+            assert ((row.label, column.key) in filled) == (
+                random or (row.label, column.key) not in without_noise(row.label)
+            )
+    for one in exhibit.claims:
+        assert all((row, one.column) in filled for row in one.rows), one.id
+
+
+def without_noise(row: str) -> set[tuple[str, str]]:
+    return {(row, "bias_over_noise"), (row, "variance_ratio")}
 
 
 def test_a_record_says_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small(tmp_path / "tables", monkeypatch)
     assert command.main([EXHIBIT, "--results", str(tmp_path)]) == 0
-    path = next((tmp_path / "laptop").glob("zipf-randomsampling-draws22-s0-????????/config.json"))
+    path = next((tmp_path / "laptop").glob("zipf-randomsampling-draws22-forwardkl-s0-????????/config.json"))
     config = json.loads(path.read_text())
     target = {"name": "RandomSampling", "draws": 22, "exponent": 1.0}
-    rest = {"vocabulary": 300, "rounds": 40}
-    assert config["recipe"] == {"toy": "zipf", "exponent": 1.0, "target": target, **rest}
+    rest = {"divergence": {"name": "ForwardKL"}, "vocabulary": 1200, "rounds": 40}
+    assert config["recipe"] == {"toy": "zipf", "teacher": "zipf", "exponent": 1.0, "target": target, **rest}
     assert config["changed"] == {"toy": "zipf", "target": {"name": "RandomSampling", "draws": 22}, **rest}
     assert config["corpus"] == {"name": "none", "fingerprint": "none"} and config["settings"] == {}
     assert {"code", "commit", "versions", "hardware", "format"} <= set(config) and config["run_id"] == path.parent.name
@@ -203,12 +360,12 @@ def test_a_record_says_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_exhibit_as_printed_is_the_default_setting() -> None:
     changed = [set(run.changed) for _, run in command.runs(EXHIBIT, "laptop", [0])]
-    assert changed == [{"toy", "target"}] * 4
+    assert changed == [{"toy", "target", "divergence"}] * 11
 
 
 def test_ids_differ_where_runs_do() -> None:
     def identity(stated: dict[str, object], scale: str = "laptop", seed: int = 0) -> str:
-        return command.Run(command.setting({"toy": "zipf", **stated}), scale, seed).id
+        return stated_run({"toy": "zipf", **stated}, scale, seed).id
 
     base = {"target": {"name": "RandomSampling", "draws": 22}}
     ids = [identity(base), identity(base, "smoke"), identity(base, seed=1), identity({**base, "rounds": 5})]
@@ -216,7 +373,7 @@ def test_ids_differ_where_runs_do() -> None:
     assert len(set(ids)) == len(ids)
     assert identity({**base, "exponent": 1}) == ids[0] == identity({**base, "vocabulary": 100_000})
     assert identity({"target": "Full"}) == identity({"target": {"name": "Full"}})
-    assert identity({"target": "Full"}).startswith("zipf-full-s0-")
+    assert identity({"target": "Full"}).startswith("zipf-full-forwardkl-s0-")
 
 
 WRONG = {
@@ -226,11 +383,17 @@ WRONG = {
         'target = { name = "TopK" }': "TopK needs 'k'",
         'target = { name = "TopKK", k = 20 }': "Unknown target 'TopKK'",
         'target = { name = "TopK", k = 20, p = 1 }': "TopK has no field 'p'",
-        'target = { name = "TopK", k = 301 }': "the teacher has 300 classes",
+        'target = { name = "TopK", k = 1201 }': "the teacher has 1200 classes",
         'target = "Full", round = 3': "Setting has no field 'round'",
     },
     "rounds = 40": {"rounds = 0": "rounds is 0", "rounds = true": "Setting.rounds is True"},
-    "vocabulary = 300": {"vocabulary = 2.5": "Setting.vocabulary is 2.5"},
+    "vocabulary = 1200": {"vocabulary = 2.5": "Setting.vocabulary is 2.5"},
+    'divergence = "GhostToken"': {'divergence = "MSE"': "MSE is not one of the divergences whose optimum"},
+    'target = "Full"': {
+        'target = "Full", divergence = "GhostToken"': "give it TopK or TopP",
+        'target = "Full", teacher = "laptop-3B"': "Unknown teacher 'laptop-3B' (did you mean 'laptop-3b'?)",
+        'target = "Full", teacher = "laptop-3b"': "vocabulary is 1200, but teacher 'laptop-3b' has 2048 classes.",
+    },
     "exponent = 1.0": {"exponent = -1": "exponent is -1.0"},
 }
 
@@ -253,7 +416,7 @@ def test_bad_rows_are_one_line(
     assert command.main([EXHIBIT, "--results", str(tmp_path / "results")]) == 2
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ") and message in last and "row " in last
-    assert not list((tmp_path / "results").rglob("summary.json")) or "301" in wrong
+    assert not list((tmp_path / "results").rglob("summary.json")) or "1201" in wrong or "laptop-3b" in message
 
 
 @pytest.mark.parametrize(
@@ -264,7 +427,7 @@ def test_bad_rows_are_one_line(
         ([EXHIBIT, "--seeds", "-1"], "Seeds are '-1'"),
         ([EXHIBIT, "--scale", "lap"], "Unknown scale 'lap'. Known: "),
         (["rskd/figure99"], "No exhibit 'rskd/figure99'"),
-        (["rskd/table06"], "rskd/table06 has no row with toy"),
+        (["rskd/table06"], "rskd/table06 has no row of a toy study"),
     ],
 )
 def test_bad_arguments_are_one_line(

@@ -5,50 +5,29 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from paper_tables import spec
-from replication.recipe import identified, made, method, named, plain, plain_words, seeds, without_defaults
+from replication.recipe import seeds
 from replication.record import ROOT, Record, provenance
 from replication.scale import load_scale
-from toy import zipf
+from toy.study import Run, decisive, stated_run, study
 
-
-@dataclass(frozen=True)
-class Run:
-    setting: zipf.Setting
-    scale: str  # a toy has one size: the name only says which records it stands beside
-    seed: int
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """Every field, the target as {name, fields...}."""
-        return {"toy": "zipf", **asdict(self.setting), "target": plain(self.setting.target)}
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """What differs from the defaults, and always toy and target: what the id depends on."""
-        own = {key: value for key, value in self.recipe.items() if key not in ("toy", "target")}
-        return {"toy": "zipf", **without_defaults(own, zipf.Setting), "target": self.target}
-
-    @property
-    def target(self) -> dict[str, Any]:
-        return without_defaults(plain(self.setting.target), type(self.setting.target))
-
-    @property
-    def id(self) -> str:
-        return identified(f"zipf-{plain_words(named(self.target))}", self.changed, self.scale, self.seed)
+NO_CORPUS = {"name": "none", "fingerprint": "none"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when every run is finished; 2 with one line on stderr for bad input."""
     given = parser().parse_args(arguments)
     try:
-        replicate(given.exhibit, load_scale(given.scale).name, seeds(given.seeds), given.results)
+        scale = load_scale(given.scale).name
+        replicate(given.exhibit, scale, seeds(given.seeds), given.results, given.cores)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,64 +39,104 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m toy", description=__doc__)
     top.add_argument("exhibit", help="for example rskd/figure02a")
     top.add_argument("--seeds", default="0", help="separated by commas (default: 0)")
-    top.add_argument("--scale", default="laptop", help="whose records these stand beside (default: laptop)")
+    top.add_argument("--scale", default="laptop", help="whose sizes and records these are (default: laptop)")
     top.add_argument("--results", type=Path, default=results, help="where records go (default: results/local)")
+    top.add_argument("--cores", type=int, default=1, help="runs at the same time, one thread each (default: 1)")
     return top
 
 
-def replicate(exhibit: str, scale: str, seeds: list[int], results: Path) -> list[Record]:
+def replicate(exhibit: str, scale: str, seeds: list[int], results: Path, cores: int = 1) -> list[Record]:
     """The records of the exhibit's toy rows, one per seed; those that are finished are not run again.
 
     Raises ValueError naming exhibit and row for a recipe that does not make sense.
     """
+    if cores < 1:
+        raise ValueError(f"CORES is {cores}; give at least 1.")
     found = {run.id: (label, run) for label, run in runs(exhibit, scale, seeds)}
     records = {run_id: Record(results / scale / run_id) for run_id in found}
     waiting = [run_id for run_id, record in records.items() if not record.done]
-    code = provenance() if waiting else {}
-    for run_id in (progress := tqdm(waiting, desc="toy", unit="run", disable=not waiting)):
-        progress.set_description(run_id)
-        label, run = found[run_id]
-        try:
-            execute(run, results, code)
-        except ValueError as error:
-            raise ValueError(f"{exhibit}.toml, row {label!r}: {error}") from None
+    try:
+        prepare([found[run_id] for run_id in waiting])
+        with tqdm(total=len(waiting), desc="toy", unit="run", disable=not waiting) as progress:
+            for run_id in executed([found[run_id][1] for run_id in waiting], results, cores):
+                progress.set_description(run_id)
+                progress.update()
+    except StudyError as error:
+        raise ValueError(f"{exhibit}.toml, row {found[error.run_id][0]!r}: {error}") from None
     print(f"{exhibit}: {len(found)} runs in {results / scale}, {len(found) - len(waiting)} of them done before.")
     return list(records.values())
 
 
+class StudyError(ValueError):
+    """A study refused its setting; says which run."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(run_id, message)
+        self.run_id = run_id
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def prepare(waiting: list[tuple[str, Run]]) -> None:
+    """What several runs share (a teacher) is made first, once, with all threads."""
+    for _, run in waiting:
+        shared = getattr(study(run.study), "prepare", None)
+        if shared is not None:
+            try:
+                shared(run.sized, run.seed)
+            except ValueError as error:
+                raise StudyError(run.id, str(error)) from None
+
+
+def executed(waiting: list[Run], results: Path, cores: int) -> Any:
+    """Run ids as they finish: here, or in as many processes as there are cores."""
+    if cores == 1 or len(waiting) < 2:
+        for run in waiting:
+            yield execute(run, results)
+        return
+    # a forked process cannot use the GPU that its parent has used for what they share
+    start = get_context("spawn") if torch.cuda.is_available() else None
+    with ProcessPoolExecutor(cores, start, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        jobs = [pool.submit(execute, run, results) for run in waiting]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def runs(exhibit: str, scale: str, seeds: list[int]) -> list[tuple[str, Run]]:
-    """Row label and run, of every row that states toy = "zipf"."""
+    """Row label and run, of every row that states a toy study."""
     loaded = spec.load(exhibit)
     found = []
     for seed in seeds:
         for row in loaded.rows:
             stated = loaded.recipe_of(row) or {}
-            if stated.get("toy") == "zipf":
+            if "toy" in stated:
                 try:
-                    found.append((row.label, Run(setting(stated), scale, seed)))
+                    found.append((row.label, stated_run(stated, scale, seed)))
                 except ValueError as error:
                     raise ValueError(f"{exhibit}.toml, row {row.label!r}: {error}") from None
     if not found:
-        raise ValueError(f'{exhibit} has no row with toy = "zipf". rskd/figure02a has.')
+        raise ValueError(f"{exhibit} has no row of a toy study. rskd/figure02a has.")
     return found
 
 
-def execute(run: Run, results: Path, code: dict[str, Any]) -> None:
+def execute(run: Run, results: Path) -> str:
     # opened when there is something to write: a toy that is cut off leaves nothing behind
     record = Record(results / run.scale / run.id)
-    metrics, curves = zipf.run(run.setting, run.seed)
-    none = {"name": "none", "fingerprint": "none"}
+    try:
+        metrics, curves = run.execute()
+        corpus = getattr(study(run.study), "corpus", lambda setting: NO_CORPUS)(run.sized)
+    except ValueError as error:
+        raise StudyError(run.id, str(error)) from None
     stated = {"recipe": run.recipe, "changed": run.changed, "scale": run.scale, "seed": run.seed}
-    record.open({**code, "run_id": run.id, **stated, "settings": {}, "corpus": none, "packing": "none"})
+    known = provenance(decisive(run.study))
+    record.open({**known, "run_id": run.id, **stated, "settings": run.sizes, "corpus": corpus, "packing": "none"})
     record.finish(metrics, curves)
-
-
-def setting(stated: dict[str, Any]) -> zipf.Setting:
-    """The setting that a row states. Raises ValueError, one line, for unknown words or numbers that do not fit."""
-    values = {key: value for key, value in stated.items() if key != "toy"}
-    if "target" in values:
-        values["target"] = method("target", values["target"])
-    return made(zipf.Setting, values)
+    return run.id
 
 
 if __name__ == "__main__":

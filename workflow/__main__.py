@@ -49,7 +49,8 @@ def run(exhibit: str, scale_name: str, seeds: list[int], cores: int) -> int:
         raise ValueError(f"CORES is {cores}; give at least 1.")
     words = ",".join(map(str, seeds))
     if is_toy(exhibit):
-        return subprocess.call([sys.executable, "-m", "toy", exhibit, "--scale", scale_name, "--seeds", words])
+        sizes = ["--scale", scale_name, "--seeds", words, "--cores", str(cores)]
+        return subprocess.call([sys.executable, "-m", "toy", exhibit, *sizes])
     machine, found = this_machine(), plan([exhibit], load_scale(scale_name), seeds)
     missing = [
         name
