@@ -19,10 +19,10 @@ from paper_tables.spec import Column
 
 BARS = 48  # in a panel
 ACROSS = 3  # panels in a line, as the paper lays them out; a line shares its axis
-NOISE: dict[str, Any] = {"linestyle": "-", "marker": "_", "color": PALETTE[1]}
+NOISE: dict[str, Any] = {"linestyle": "-", "marker": "_", "color": "0.15"}
 LINES: dict[str, dict[str, Any]] = {
     "": {"linestyle": "-", "marker": "o", "color": INK},
-    "noise_floor": {"linestyle": "--", "marker": "_", "color": PALETTE[1]},
+    "noise_floor": {"linestyle": "--", "marker": "_", "color": "0.15"},
     "debiased": {"linestyle": "none", "marker": "D", "markerfacecolor": "white", "color": PALETTE[2]},
 }
 

@@ -15,7 +15,6 @@ from analysis.curves import Curves, by_voice, common
 from analysis.lines import number
 from analysis.marks import LINES, PALETTE, one_two_five
 from analysis.page import Given, Grid, Mark, apart, folded, page, title, width_of
-from analysis.statistics import Estimate
 from analysis.traces import heard
 from paper_tables.spec import Exhibit
 
@@ -25,6 +24,8 @@ DEBIASED: dict[str, Any] = {"linestyle": "none", "marker": "D", "color": PALETTE
 FLOOR: dict[str, Any] = {"linestyle": "--", "marker": "_", "color": PALETTE[0]}
 RING: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "color": "0.2"}
 QUANTITIES = (("xi", "mean |ξ$_t$|"), ("v", "mean V$_t$"))
+RISK: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": "0.15", "markersize": 4}
+BOUND: dict[str, Any] = {"linestyle": "none", "marker": "s", "color": "0.55", "markersize": 4}
 LABEL = 8.0
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -108,7 +109,7 @@ def along_length(axes: Axes, exhibit: Exhibit, seen: Curves, name: str) -> dict[
         if points:
             lengths, true, shown = map(list, zip(*points, strict=True))
             axes.plot(lengths, true, color=PALETTE[k + 1], linewidth=1.4)
-            look = {"linestyle": ":", "linewidth": 0.9, "markersize": 4, "marker": LINES[k]}
+            look: dict[str, Any] = {"linestyle": ":", "linewidth": 0.9, "markersize": 4, "marker": LINES[k]}
             axes.plot(lengths, shown, color=PALETTE[k + 1], **look)
             ends[f"t = {t}"] = (lengths[-1], true[-1])
     return ends
@@ -151,7 +152,8 @@ def omega(given: Given) -> Figure | None:
     marks += [
         Mark(row, {"linestyle": "-", "marker": marker, "color": colour}) for row, (colour, marker) in looks.items()
     ]
-    marks.append(Mark("the least (zero stands at the foot)", RING))
+    marks += [Mark("the least (zero stands at the foot)", RING)]
+    marks += [Mark("best ω of the risk", RISK), Mark("of the bound", BOUND)]
     size = {"left": 0.62, "gap": 0.8, "right": 0.15, "above": 0.32, "below": 0.46}
     figure, grid = page(given, Grid(3, 2 * len(voices), 2.4, 2.1, **size), marks)
     for i, (voice, curves) in enumerate(voices.items()):
@@ -218,30 +220,16 @@ def along_omega(
 
 
 def best_against_distance(axes: Axes, given: Given, voice: str) -> None:
-    """The omega of least bound and of least risk over the teachers' distance from the truth."""
+    """The omega of least risk and of least bound over the teachers' distance from the truth, bars 95 %."""
     found = cells(given.frames[voice])
-    styles = {"risk": (PALETTE[2], "o"), "bound": (PALETTE[3], "s")}
-    ends = {}
-    for words, key in (("risk", "best_omega"), ("bound", "best_omega_bound")):
+    for key, look in (("best_omega", RISK), ("best_omega_bound", BOUND)):
         rows = [row for row in given.exhibit.plot["along"] if (row, key) in found and (row, "distance") in found]
-        points: list[tuple[float, Estimate]] = sorted(
-            (found[row, "distance"].estimate.value, found[row, key].estimate) for row in rows
-        )
-        if not points:
-            continue
-        x, y = [at for at, _ in points], [estimate for _, estimate in points]
-        colour, marker = styles[words]
+        points = sorted((found[row, "distance"].estimate.value, found[row, key].estimate) for row in rows)
         for at, estimate in points:
             if math.isfinite(estimate.low):
-                axes.plot(
-                    [at, at], [max(estimate.low, 0), min(estimate.high, 1)], color=colour, linewidth=1.1, alpha=0.7
-                )
-        axes.plot(x, [one.value for one in y], color=colour, marker=marker, markersize=4, clip_on=False)
-        middle = min(points, key=lambda point: abs(point[1].value - 0.5))
-        ends[words] = (middle[0], middle[1].value)
+                ends = [max(estimate.low, 0), min(estimate.high, 1)]
+                axes.plot([at, at], ends, color=look["color"], linewidth=1.1, alpha=0.7)
+        axes.plot([at for at, _ in points], [one.value for _, one in points], **{**look, "linestyle": "-"})
     axes.set(xscale="log", ylim=(-0.05, 1.05), xlabel="teacher's distance from the truth", ylabel="ω")
-    for words, at in ends.items():
-        side = {"ha": "left", "xytext": (6, 4)} if words == "risk" else {"ha": "right", "xytext": (-6, -8)}
-        axes.annotate(words, at, textcoords="offset points", color=styles[words][0], fontsize=8, **side)
     one_two_five(axes.xaxis, *axes.get_xlim())
     thin(axes)

@@ -105,13 +105,15 @@ def streams(axes: Axes, curve: Columns) -> None:
     step = (SHORT + (LONG - SHORT) * np.sqrt(speed / speed.max()))[:, None] / (2 * PIECES)
     back = walked(at, places, -step)[::-1]
     whole = np.concatenate([back, walked(at, places, step)[1:]])
-    axes.add_collection(LineCollection(whole.swapaxes(0, 1), color=STREAM, linewidth=0.9, zorder=1, capstyle="round"))
+    axes.add_collection(
+        LineCollection(list(whole.swapaxes(0, 1)), color=STREAM, linewidth=0.9, zorder=1, capstyle="round")
+    )
     ahead = unit(whole[-1] - whole[-2])
     aside = ahead[:, ::-1] * (1, -1)
     heads = np.stack(
         [whole[-1] + HEAD * arm for arm in (ahead, 0.45 * aside - 0.3 * ahead, -0.45 * aside - 0.3 * ahead)]
     )
-    axes.add_collection(PolyCollection(heads.swapaxes(0, 1), facecolor=STREAM, linewidth=0, zorder=1))
+    axes.add_collection(PolyCollection(list(heads.swapaxes(0, 1)), facecolor=STREAM, linewidth=0, zorder=1))
 
 
 def lattice() -> Points:

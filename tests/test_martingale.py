@@ -15,6 +15,7 @@ import pytest
 import torch
 from scipy.stats import foldnorm
 
+from analysis import figures
 from analysis.load import frame, records
 from paper_tables import spec
 from replication.record import generator
@@ -260,6 +261,15 @@ def test_a_better_teacher_is_worth_a_larger_omega() -> None:
     assert good["excess_least"] < good["excess_none"] and good["distance"] < fair["distance"] < poor["distance"]
 
 
+def test_the_best_omega_and_what_it_gains_on_other_sets() -> None:
+    values = torch.ones(21)
+    values[[3, 5]] = 0.0
+    assert risk.best(values) == pytest.approx(0.25)  # the larger of two
+    # chosen on the even sets, where the second omega is best; the odd ones gain half of it there
+    excess_RO = torch.tensor([[2.0, 0.0, 1.0], [4.0, 2.0, 0.0]] * 3, dtype=torch.float64)
+    assert risk.gained(excess_RO) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(("study", "setting"), [(martingale, replace(TINY, sequences=8)), (risk, CLASS)])
 def test_a_seed_says_it_all(study: Any, setting: Any) -> None:
     assert study.run(setting, 3) == study.run(setting, 3)
@@ -328,6 +338,9 @@ def test_records_fill_the_exhibit(name: str, tmp_path: Path, monkeypatch: pytest
             late if name == "ours/figure04" and stated["length"] < 300 else set()
         )
     assert {(label, claim.column) for claim in exhibit.claims for label in claim.rows} <= filled
+    given = {"logged": found, "yours": []}
+    svg = figures.inline(exhibit, {"logged": table, "yours": frame(exhibit, [], "yours")}, given)
+    assert svg is not None and "means over seeds" in svg and "no run of" not in svg
     for record in found:
         assert record.config.settings and all(
             len(set(map(len, c.values()))) == 1 for c in record.summary.curves.values()

@@ -1,7 +1,8 @@
-"""The tool behind toy/data: what it takes from a teacher, and how it refuses."""
+"""The next-token distributions in toy/data, and the tool that takes them from a teacher."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,10 @@ from replication.machine import this_machine
 from replication.recipe import Recipe
 from replication.run import Run
 from replication.scale import load_scale
+from replication.targets import RandomSampling, TopK
 from tools import next_token_sample as tool
+from toy import next_token, zipf
+from toy.zipf import Setting
 
 LENGTH, CLASSES = 8, 30
 
@@ -93,3 +97,36 @@ def test_bad_input_is_one_line(
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ") and message in said
     assert not (tmp_path / "x.npz").exists()
+
+
+def test_the_sample_of_a_trained_teacher() -> None:
+    log_probs_PV = next_token.log_probs("laptop-3b")
+    assert log_probs_PV.shape == (64, 2048) and bool((log_probs_PV.diff(dim=1) <= 0).all())
+    assert np.allclose(log_probs_PV.exp().sum(1), 1, atol=1e-3)
+    setting = Setting(RandomSampling(22), teacher="laptop-3b", vocabulary=2048, rounds=60)
+    metrics, curves = zipf.run(setting, 0)
+    assert np.allclose(setting.log_teacher_PV.exp().sum(1), 1, rtol=1e-12)
+    p = setting.log_teacher_PV.exp().numpy()
+    assert metrics["expected_unique_classes"] == pytest.approx((1 - (1 - p) ** 22).sum(1).mean(), rel=1e-9)
+    assert metrics["expected_variance"] == pytest.approx((p * (1 - p)).sum(1).mean() / 22, rel=1e-9)
+    for name in ("unique_classes", "variance", "l1_error"):
+        assert metrics[name] == pytest.approx(metrics[f"expected_{name}"], rel=0.02), name
+    assert np.allclose(curves["targets"]["teacher"], p.mean(0)[:50], rtol=1e-9)
+    own = Setting(TopK(20), teacher="laptop-3b", vocabulary=2048)
+    assert zipf.run(replace(own, exponent=0.5), 0)[0]["kept_mass"] < zipf.run(own, 0)[0]["kept_mass"]
+
+
+def test_a_sample_that_is_not_the_committed_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Cannot read .*laptop-3b.npz"):
+        next_token.log_probs("laptop-3b", tmp_path)
+    path = tmp_path / "laptop-3b.npz"
+    for content in (b"", b"PK\x03\x04 no archive", (next_token.FOLDER / path.name).read_bytes()[:5000]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"Cannot read .*laptop-3b\.npz: [^\n]*Check it out again\.$"):
+            next_token.log_probs("laptop-3b", tmp_path)
+    np.savez_compressed(path, log_probs=np.zeros((64, 2048), dtype=np.float16))
+    with pytest.raises(ValueError, match="holds other numbers than were committed"):
+        next_token.log_probs("laptop-3b", tmp_path)
+    np.savez_compressed(path, log_probs=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="Cannot read"):
+        next_token.log_probs("laptop-3b", tmp_path)

@@ -1,42 +1,21 @@
-"""The Zipf toy of Figure 2a against closed forms, and its records against the exhibit's rows."""
+"""The Zipf toy of Figure 2a against closed forms computed here."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
 
-from analysis.cells import cells
-from analysis.figures import inline
-from analysis.load import comparable, frame, records
-from analysis.matching import by_cell
-from paper_tables import spec
 from replication.divergences import GhostToken
-from replication.targets import (
-    TARGETS,
-    Full,
-    NaiveFix,
-    OneHot,
-    RandomSampling,
-    SmoothedTopK,
-    SparseTarget,
-    Target,
-    TopK,
-)
-from toy import __main__ as command
-from toy import next_token, zipf
+from replication.targets import Full, NaiveFix, OneHot, RandomSampling, SmoothedTopK, SparseTarget, Target, TopK
+from toy import zipf
 from toy.octaves import SHOWN, grouped
-from toy.study import decisive, stated_run
 from toy.sums import fitted
 from toy.zipf import Setting
 
-EXHIBIT = "rskd/figure02a"
 ERRORS = 4  # standard errors allowed
 
 
@@ -212,48 +191,6 @@ def test_unused_slots_count_for_nothing() -> None:
     assert sums.error == pytest.approx(0.5 + 0.7 + 0.2) and sums.squared_error == pytest.approx(0.25 + 0.49 + 0.04)
 
 
-def test_the_sample_of_a_trained_teacher() -> None:
-    log_probs_PV = next_token.log_probs("laptop-3b")
-    assert log_probs_PV.shape == (64, 2048) and bool((log_probs_PV.diff(dim=1) <= 0).all())
-    assert np.allclose(log_probs_PV.exp().sum(1), 1, atol=1e-3)
-    setting = Setting(RandomSampling(22), teacher="laptop-3b", vocabulary=2048, rounds=60)
-    metrics, curves = zipf.run(setting, 0)
-    assert np.allclose(setting.log_teacher_PV.exp().sum(1), 1, rtol=1e-12)
-    p = setting.log_teacher_PV.exp().numpy()
-    assert metrics["expected_unique_classes"] == pytest.approx((1 - (1 - p) ** 22).sum(1).mean(), rel=1e-9)
-    assert metrics["expected_variance"] == pytest.approx((p * (1 - p)).sum(1).mean() / 22, rel=1e-9)
-    for name in ("unique_classes", "variance", "l1_error"):
-        assert metrics[name] == pytest.approx(metrics[f"expected_{name}"], rel=0.02), name
-    assert np.allclose(curves["targets"]["teacher"], p.mean(0)[:50], rtol=1e-9)
-    flat = Setting(TopK(20), teacher="laptop-3b", vocabulary=2048, exponent=0.5)
-    assert zipf.run(flat, 0)[0]["kept_mass"] < zipf.run(setting_of(TopK(20)), 0)[0]["kept_mass"]
-
-
-def setting_of(target: Target) -> Setting:
-    return Setting(target, teacher="laptop-3b", vocabulary=2048)
-
-
-def test_a_sample_that_is_not_the_committed_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Cannot read .*laptop-3b.npz"):
-        next_token.log_probs("laptop-3b", tmp_path)
-    path = tmp_path / "laptop-3b.npz"
-    for content in (b"", b"PK\x03\x04 no archive", (next_token.FOLDER / path.name).read_bytes()[:5000]):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"Cannot read .*laptop-3b\.npz: [^\n]*Check it out again\.$"):
-            next_token.log_probs("laptop-3b", tmp_path)
-    np.savez_compressed(path, log_probs=np.zeros((64, 2048), dtype=np.float16))
-    with pytest.raises(ValueError, match="holds other numbers than were committed"):
-        next_token.log_probs("laptop-3b", tmp_path)
-    np.savez_compressed(path, log_probs=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="Cannot read"):
-        next_token.log_probs("laptop-3b", tmp_path)
-
-
-def test_the_code_of_a_record_covers_every_part() -> None:
-    names = {path.stem for path in decisive("zipf")}
-    assert {"zipf", "sums", "octaves", "expectations", "next_token", "targets", "divergences"} <= names
-
-
 @pytest.mark.parametrize("target", (RandomSampling(5), NaiveFix(3), OneHot()))
 def test_a_seed_says_it_all(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = Setting(target, vocabulary=100, rounds=50)
@@ -262,187 +199,3 @@ def test_a_seed_says_it_all(target: Target, monkeypatch: pytest.MonkeyPatch) -> 
     before, _ = zipf.run(setting, 1)
     monkeypatch.setattr(zipf, "CHUNK", 700)  # the size of a chunk is of no consequence
     assert zipf.run(setting, 1)[0] == pytest.approx(before, rel=1e-12)
-
-
-def small(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = EXHIBIT) -> None:
-    """The exhibit with 1200 classes and 40 rounds, so that writing records takes no time."""
-    shutil.copytree(spec.ROOT, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    path = folder / f"{name}.toml"
-    text = path.read_text()
-    path.write_text(text.replace("vocabulary = 100000", "vocabulary = 1200").replace("rounds = 1000", "rounds = 40"))
-    assert path.read_text() != text
-    monkeypatch.setattr(spec, "ROOT", folder)
-
-
-NEVER_RANDOM = ("FullKD", "Top-K 20", "Smoothing 20", "Ghost Token 20", "Top-p 0.98, at most 100", "Top-p 0.5")
-RATIOS = ("Random Sampling 22, exponent 0.8", "Random Sampling 22, exponent 1.2")
-EMPTY = {(row, column) for row in NEVER_RANDOM for column in ("bias_over_noise", "variance_ratio")}
-EMPTY |= {(row, "expected_l1_error") for row in RATIOS}
-
-
-def test_records_fill_the_exhibit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    small(tmp_path / "tables", monkeypatch)
-    ours = tmp_path / "results"
-    arguments = [EXHIBIT, "--seeds", "0,1", "--results", str(ours)]
-    assert command.main(arguments) == 0
-    assert "22 runs" in capsys.readouterr().out
-
-    exhibit, found = spec.load(EXHIBIT), records(ours / "laptop")
-    assert len(found) == 22
-    matched = by_cell(exhibit, found)
-    for row in exhibit.rows:
-        for column in exhibit.columns:
-            assert [record.seed for record in matched[row.label, column.key]] == [0, 1], (row.label, column.key)
-    assert len(comparable(exhibit, found)[0]) == 22
-    table = frame(exhibit, found, "yours")
-    assert table.attrs["notes"] == []
-    everywhere = {(row.label, column.key) for row in exhibit.rows for column in exhibit.columns}
-    assert everywhere - set(cells(table)) == EMPTY
-    for record in found:
-        first, beyond = record.summary.curves["targets"], record.summary.curves["octaves"]
-        assert sum(first["teacher"]) + sum(beyond["teacher"]) == pytest.approx(1, abs=1e-12)
-        assert sum(first["mean_target"]) + sum(beyond["mean_target"]) == pytest.approx(1, abs=1e-5)
-        assert beyond["first"] == [51, 101, 201, 401, 801] and beyond["last"] == [100, 200, 400, 800, 1200]
-
-    written = {path: path.read_bytes() for path in ours.rglob("*.json")}
-    assert command.main(arguments) == 0
-    assert "22 of them done before" in capsys.readouterr().out
-    assert written == {path: path.read_bytes() for path in ours.rglob("*.json")}
-
-    drawn = inline(exhibit, {"logged": table, "yours": table[:0]}, {"logged": found, "yours": []})
-    # a label may be folded
-    assert drawn is not None and all(f">{row.label.split(', ')[0]}" in drawn for row in exhibit.rows)
-
-
-def test_every_target_of_the_suite_has_a_row() -> None:
-    exhibit = spec.load(EXHIBIT)
-    shown = {type(run.setting.target).__name__ for _, run in command.runs(EXHIBIT, "laptop", [0])}
-    assert len(exhibit.rows) == len(command.runs(EXHIBIT, "laptop", [0]))
-    assert set(TARGETS) - shown == set(), "give these a row in paper_tables/rskd/figure02a.toml"
-
-
-def test_records_fill_our_own_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "ours/figure02"
-    small(tmp_path / "tables", monkeypatch, name)
-    assert command.main([name, "--results", str(tmp_path / "results"), "--scale", "smoke"]) == 0
-    exhibit, found = spec.load(name), records(tmp_path / "results" / "smoke")
-    assert len(found) == len(exhibit.rows) == 15
-    table = frame(exhibit, found, "yours")
-    filled = set(cells(table))
-    for row in exhibit.rows:
-        for column in exhibit.columns:
-            random = "Top-K" not in row.label
-            assert ((row.label, column.key) in filled) == (
-                random or (row.label, column.key) not in without_noise(row.label)
-            )
-    for one in exhibit.claims:
-        assert all((row, one.column) in filled for row in one.rows), one.id
-
-
-def without_noise(row: str) -> set[tuple[str, str]]:
-    return {(row, "bias_over_noise"), (row, "variance_ratio")}
-
-
-def test_a_record_says_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small(tmp_path / "tables", monkeypatch)
-    assert command.main([EXHIBIT, "--results", str(tmp_path)]) == 0
-    path = next((tmp_path / "laptop").glob("zipf-randomsampling-draws22-forwardkl-s0-????????/config.json"))
-    config = json.loads(path.read_text())
-    target = {"name": "RandomSampling", "draws": 22, "exponent": 1.0}
-    rest = {"divergence": {"name": "ForwardKL"}, "vocabulary": 1200, "rounds": 40}
-    assert config["recipe"] == {"toy": "zipf", "teacher": "zipf", "exponent": 1.0, "target": target, **rest}
-    assert config["changed"] == {"toy": "zipf", "target": {"name": "RandomSampling", "draws": 22}, **rest}
-    assert config["corpus"] == {"name": "none", "fingerprint": "none"} and config["settings"] == {}
-    assert {"code", "commit", "versions", "hardware", "format"} <= set(config) and config["run_id"] == path.parent.name
-
-
-def test_the_exhibit_as_printed_is_the_default_setting() -> None:
-    changed = [set(run.changed) for _, run in command.runs(EXHIBIT, "laptop", [0])]
-    assert changed == [{"toy", "target", "divergence"}] * 11
-
-
-def test_ids_differ_where_runs_do() -> None:
-    def identity(stated: dict[str, object], scale: str = "laptop", seed: int = 0) -> str:
-        return stated_run({"toy": "zipf", **stated}, scale, seed).id
-
-    base = {"target": {"name": "RandomSampling", "draws": 22}}
-    ids = [identity(base), identity(base, "smoke"), identity(base, seed=1), identity({**base, "rounds": 5})]
-    ids.append(identity({"target": {"name": "RandomSampling", "draws": 22, "exponent": 2}}))
-    assert len(set(ids)) == len(ids)
-    assert identity({**base, "exponent": 1}) == ids[0] == identity({**base, "vocabulary": 100_000})
-    assert identity({"target": "Full"}) == identity({"target": {"name": "Full"}})
-    assert identity({"target": "Full"}).startswith("zipf-full-forwardkl-s0-")
-
-
-WRONG = {
-    'target = { name = "TopK", k = 20 }': {
-        'target = { name = "TopK", k = 0 }': "TopK.k is 0",
-        'target = { name = "TopK", k = "20" }': "TopK.k is '20'",
-        'target = { name = "TopK" }': "TopK needs 'k'",
-        'target = { name = "TopKK", k = 20 }': "Unknown target 'TopKK'",
-        'target = { name = "TopK", k = 20, p = 1 }': "TopK has no field 'p'",
-        'target = { name = "TopK", k = 1201 }': "the teacher has 1200 classes",
-        'target = "Full", round = 3': "Setting has no field 'round'",
-    },
-    "rounds = 40": {"rounds = 0": "rounds is 0", "rounds = true": "Setting.rounds is True"},
-    "vocabulary = 1200": {"vocabulary = 2.5": "Setting.vocabulary is 2.5"},
-    'divergence = "GhostToken"': {'divergence = "MSE"': "MSE is not one of the divergences whose optimum"},
-    'target = "Full"': {
-        'target = "Full", divergence = "GhostToken"': "give it TopK or TopP",
-        'target = "Full", teacher = "laptop-3B"': "Unknown teacher 'laptop-3B' (did you mean 'laptop-3b'?)",
-        'target = "Full", teacher = "laptop-3b"': "vocabulary is 1200, but teacher 'laptop-3b' has 2048 classes.",
-    },
-    "exponent = 1.0": {"exponent = -1": "exponent is -1.0"},
-}
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong", "message"),
-    [(right, wrong, message) for right, all_wrong in WRONG.items() for wrong, message in all_wrong.items()],
-)
-def test_bad_rows_are_one_line(
-    right: str,
-    wrong: str,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    small(tmp_path / "tables", monkeypatch)
-    path = tmp_path / "tables" / f"{EXHIBIT}.toml"
-    path.write_text(path.read_text().replace(right, wrong, 1))
-    assert command.main([EXHIBIT, "--results", str(tmp_path / "results")]) == 2
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ") and message in last and "row " in last
-    assert not list((tmp_path / "results").rglob("summary.json")) or "1201" in wrong or "laptop-3b" in message
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([EXHIBIT, "--seeds", "0,x"], "Seeds are '0,x'"),
-        ([EXHIBIT, "--seeds", ""], "Seeds are ''"),
-        ([EXHIBIT, "--seeds", "-1"], "Seeds are '-1'"),
-        ([EXHIBIT, "--scale", "lap"], "Unknown scale 'lap'. Known: "),
-        (["rskd/figure99"], "No exhibit 'rskd/figure99'"),
-        (["rskd/table06"], "rskd/table06 has no row of a toy study"),
-    ],
-)
-def test_bad_arguments_are_one_line(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command.main([*arguments, "--results", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and message in said and said.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    small(tmp_path / "tables", monkeypatch)
-    (tmp_path / "file").write_text("")
-    assert command.main([EXHIBIT, "--results", str(tmp_path / "file")]) == 2
-    assert capfd.readouterr().err.splitlines()[-1].startswith("error: ")

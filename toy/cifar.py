@@ -52,8 +52,8 @@ class Setting:
     stem: int = 1
     train_images: int = 50_000  # at most: fewer where the set has fewer
     test_images: int = 10_000
-    teacher_epochs: int = 20
-    epochs: int = 20
+    teacher_epochs: int = 10  # few: a teacher that knows its images by heart has no tail left to hide
+    epochs: int = 10
     batch: int = 128
     peak_rate: float = 2e-3
 

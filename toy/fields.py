@@ -15,19 +15,17 @@ from torch import Tensor
 
 from replication.divergences import Divergence, ForwardKL
 from replication.record import generator
-from replication.targets import DenseTarget, Full, Target, at_least_one, draw, positive
+from replication.targets import DenseTarget, Full, Target, at_least_one, positive
 from toy.closed_forms import GRADIENTS, rest
-from toy.outcomes import Outcomes, outcomes
+from toy.descent import descent, paths, rounded, sampled, size
+from toy.outcomes import Outcomes, gradients, only, outcomes
 
-PARTS = ("closed_forms.py", "outcomes.py")  # files of this folder that decide the numbers too
+PARTS = ("closed_forms.py", "descent.py", "outcomes.py")  # files of this folder that decide the numbers too
 GRID = 18  # the states of 3 classes: a lattice with as many steps along an edge
 STATES = 200  # random states of more classes, about the teacher
 SPREAD = 1.5  # the deviation of a random student's logits
 PORTRAIT = ((90, 5, 5), (5, 90, 5), (5, 5, 90), (48, 48, 4), (48, 4, 48), (4, 48, 48), (4, 76, 20), (4, 20, 76))
 NEAR = 0.01  # the L1 distance at which a student has arrived
-QUIET, LOOK = 1e-11, 50  # descent is over when no gradient is larger; steps from one look to the next
-STRIDE, POINTS = 0.02, 250  # L1 distance between the recorded points of a path, and how many at most
-SAMPLED = 200  # steps of the path that draws its targets
 
 Metrics = dict[str, float]
 Curves = dict[str, dict[str, list[Any]]]
@@ -41,7 +39,7 @@ class Setting:
     divergence: Divergence = ForwardKL()
     teacher: str = "0.6 0.3 0.1"  # probabilities, most probable first; or "zipf 20"
     head: int = 1  # most probable classes that a metric calls the head
-    step: float = 0.25  # plain descent of TailAware with beta 5 diverges beyond 0.8
+    step: float = 0.25  # small enough for paths that follow the field, where beta 5 makes it steep too
     steps: int = 3000
     starts: int = 24  # random students
 
@@ -101,7 +99,7 @@ def run(setting: Setting, seed: int) -> tuple[Metrics, Curves]:
     given = outcomes(setting.target, setting.logits_V, teacher_V)
     logits_MV = states(setting, seed)
     by_outcome_MOV = gradients(logits_MV, given, setting.divergence)
-    mean_MV = torch.einsum("o,mov->mv", given.chances_O, by_outcome_MOV)
+    mean_MV = given.average(by_outcome_MOV)
     metrics = of_field(setting, logits_MV, mean_MV)
     noise_MO = (by_outcome_MOV - mean_MV[:, None]).square().sum(-1)
     metrics["gradient_noise"] = float((noise_MO @ given.chances_O).mean().sqrt())
@@ -111,14 +109,17 @@ def run(setting: Setting, seed: int) -> tuple[Metrics, Curves]:
         metrics["closed_form_error"] = float((by_outcome_MOV - printed_MOV).abs().max())
     starts_MV = SPREAD * normal(setting.starts, len(teacher_V), seed, "starts")
     portrait_MV = torch.tensor(PORTRAIT, dtype=torch.float64).log() if len(teacher_V) == 3 else starts_MV[:0]
-    path_TMV = descent(setting, given, torch.cat([starts_MV, portrait_MV]))
+    path_TMV = descent(torch.cat([starts_MV, portrait_MV]), given, setting.divergence, setting.step, setting.steps)
     ends, curve = of_ends(setting, given, path_TMV[:, : setting.starts])
     curves: Curves = {"ends": curve}
     if len(teacher_V) == 3:
         curves["field"] = field(logits_MV, mean_MV)
         curves["paths"] = paths(path_TMV[:, setting.starts :].softmax(-1))
         if len(given.chances_O) > 1:
-            curves["sampled"] = paths(sampled(setting, portrait_MV[:1], seed).softmax(-1))
+            drawn_T1V = sampled(
+                portrait_MV[:1], setting.target, setting.logits_V, setting.divergence, setting.step, seed
+            )
+            curves["sampled"] = paths(drawn_T1V.softmax(-1))
     return metrics | ends, curves
 
 
@@ -136,13 +137,6 @@ def normal(rows: int, classes: int, seed: int, purpose: str) -> Tensor:
     return torch.randn(rows, classes, dtype=torch.float64, generator=generator(seed, "fields", purpose))
 
 
-def gradients(logits_MV: Tensor, given: Outcomes, divergence: Divergence) -> Tensor:
-    """Of the divergence in the logits, at every state, for every outcome, by automatic differentiation, [M, O, V]."""
-    rows_RV = logits_MV.repeat_interleave(len(given.chances_O), 0).requires_grad_()
-    (gradient_RV,) = torch.autograd.grad(divergence(rows_RV, given.times(len(logits_MV))).sum(), rows_RV)
-    return gradient_RV.view(len(logits_MV), -1, logits_MV.shape[1])
-
-
 def velocity(probs_MV: Tensor, gradient_MV: Tensor) -> Tensor:
     """How the probabilities move while the logits go down the gradient: dp_i = p_i (dx_i - sum_j p_j dx_j)."""
     return -probs_MV * (gradient_MV - (probs_MV * gradient_MV).sum(-1, keepdim=True))
@@ -150,54 +144,21 @@ def velocity(probs_MV: Tensor, gradient_MV: Tensor) -> Tensor:
 
 def of_field(setting: Setting, logits_MV: Tensor, mean_MV: Tensor) -> Metrics:
     teacher_V, head, probs_MV = setting.teacher_V, setting.head, logits_MV.softmax(-1)
-    full = Outcomes(DenseTarget(teacher_V[None]), torch.ones(1, dtype=torch.float64))
-    full_MV = gradients(logits_MV, full, ForwardKL())[:, 0]
+    full_MV = gradients(logits_MV, only(DenseTarget(teacher_V[None])), ForwardKL())[:, 0]
     heavy_M = probs_MV[:, :head].sum(1) > teacher_V[:head].sum()
-    own_H, fulls_H = (field_MV[heavy_M, head:].norm(dim=1) for field_MV in (mean_MV, full_MV))
-    growth_H = velocity(probs_MV, mean_MV)[heavy_M, head:].sum(1)
-    return {
+    metrics = {
         "gradient_bias": float((mean_MV - full_MV).abs().max()),
         "head_bias": float((mean_MV - full_MV)[:, :head].abs().max()),
+    }
+    if not bool(heavy_M.any()):
+        return metrics
+    own_H, fulls_H = (field_MV[heavy_M, head:].norm(dim=1) for field_MV in (mean_MV, full_MV))
+    growth_H = velocity(probs_MV, mean_MV)[heavy_M, head:].sum(1)
+    return metrics | {
         "tail_push": float(own_H.mean() / fulls_H.mean()),
         "tail_stronger": float((own_H >= fulls_H * (1 - 1e-6)).double().mean()),
         "tail_rises": float((growth_H > 0).double().mean()),
     }
-
-
-def descent(setting: Setting, given: Outcomes, logits_MV: Tensor) -> Tensor:
-    """The logits before the first step and after each, [T, M, V]; fewer than asked for where all have come to rest."""
-    classes = logits_MV.shape[1]
-    if isinstance(setting.divergence, ForwardKL):
-        # its gradient is linear in the target (RS-KD Eq. 4), so that the mean target's is the mean gradient
-        given = Outcomes(DenseTarget(given.mean(classes)[None]), torch.ones(1, dtype=torch.float64))
-    target, chances_O = given.times(len(logits_MV)), given.chances_O[:, None]
-    path = [logits_MV]
-    for taken in range(setting.steps):
-        rows_RV = path[-1].repeat_interleave(len(chances_O), 0).requires_grad_()
-        (gradient_RV,) = torch.autograd.grad(setting.divergence(rows_RV, target).sum(), rows_RV)
-        mean_MV = (gradient_RV.view(len(logits_MV), -1, classes) * chances_O).sum(1)
-        if taken % LOOK == 0 and float(mean_MV.abs().max()) < QUIET:
-            break
-        path.append(path[-1] - size(setting, taken) * mean_MV)
-    return torch.stack(path)
-
-
-def size(setting: Setting, taken: int) -> float:
-    """The step after as many: constant, then falling by a million over the last quarter."""
-    over = 4 * taken / setting.steps - 3
-    return float(setting.step * 10 ** (-6 * max(0.0, over)))
-
-
-def sampled(setting: Setting, logits_1V: Tensor, seed: int) -> Tensor:
-    """Descent that draws a ground truth and a target at every step, [T, 1, V]."""
-    labels_T = draw(setting.teacher_V.expand(SAMPLED, -1), 1, generator(seed, "fields", "labels"))
-    draws = generator(seed, "fields", "draws")
-    path = [logits_1V]
-    for label_1 in labels_T:
-        target = setting.target(setting.logits_V[None], label_1, draws)
-        once = Outcomes(target, torch.ones(1, dtype=torch.float64))
-        path.append(path[-1] - setting.step * gradients(path[-1], once, setting.divergence)[:, 0])
-    return torch.stack(path)
 
 
 def of_ends(setting: Setting, given: Outcomes, path_TMV: Tensor) -> tuple[Metrics, dict[str, list[Any]]]:
@@ -205,7 +166,7 @@ def of_ends(setting: Setting, given: Outcomes, path_TMV: Tensor) -> tuple[Metric
     probs_TMV = path_TMV.softmax(-1)
     ends_MV = probs_TMV[-1]
     distance_TM = (probs_TMV - teacher_V).abs().sum(-1)
-    last_MV = torch.einsum("o,mov->mv", given.chances_O, gradients(path_TMV[-1], given, setting.divergence))
+    last_MV = given.average(gradients(path_TMV[-1], given, setting.divergence))
     metrics = {
         "distance": float(distance_TM[-1].mean()),
         "upscaling": float(ends_MV[:, 0].mean() / teacher_V[0]),
@@ -213,7 +174,8 @@ def of_ends(setting: Setting, given: Outcomes, path_TMV: Tensor) -> tuple[Metric
         "residual": float(last_MV.norm(dim=1).max()),
     }
     if bool((distance_TM[-1] < NEAR).all()):
-        steps_T = torch.tensor([size(setting, taken) for taken in range(len(path_TMV))], dtype=torch.float64)
+        sizes = [size(setting.step, setting.steps, taken) for taken in range(len(path_TMV))]
+        steps_T = torch.tensor(sizes, dtype=torch.float64)
         metrics["time_to_teacher"] = float((steps_T[:, None] * (distance_TM >= NEAR)).sum(0).mean())
     curve: dict[str, list[Any]] = {"class": list(range(1, classes + 1)), "teacher": teacher_V.tolist()}
     curve["end"] = ends_MV.mean(0).tolist()
@@ -222,7 +184,7 @@ def of_ends(setting: Setting, given: Outcomes, path_TMV: Tensor) -> tuple[Metric
         rest_V, free_V = found
         # an impossible class: a logit whose exponential is zero
         there_1V = rest_V.log().clamp_min(-800.0)[None]
-        there_MV = torch.einsum("o,mov->mv", given.chances_O, gradients(there_1V, given, setting.divergence))
+        there_MV = given.average(gradients(there_1V, given, setting.divergence))
         apart_MV = ends_MV - rest_V
         free_M = (apart_MV * free_V).sum(1).abs()
         metrics["rest_distance"] = float(((apart_MV * ~free_V).abs().sum(1) + free_M).max())
@@ -236,24 +198,3 @@ def field(logits_MV: Tensor, gradient_MV: Tensor) -> dict[str, list[Any]]:
     moving_MV = velocity(probs_MV, gradient_MV)
     columns = {"p1": probs_MV[:, 0], "p2": probs_MV[:, 1], "v1": moving_MV[:, 0], "v2": moving_MV[:, 1]}
     return {name: rounded(values) for name, values in columns.items()}
-
-
-def paths(probs_TMV: Tensor) -> dict[str, list[Any]]:
-    """Points a stride apart, and the last one of every path."""
-    columns: dict[str, list[Any]] = {"start": [], "step": [], "p1": [], "p2": []}
-    for start, path_TV in enumerate(probs_TMV.unbind(1)):
-        kept, far = [0], torch.ones(1)
-        while len(far) and len(kept) < POINTS:
-            far = ((path_TV[kept[-1] :] - path_TV[kept[-1]]).abs().sum(1) >= STRIDE).nonzero()
-            kept += (kept[-1] + far[:1, 0]).tolist()
-        kept += [len(path_TV) - 1] * (kept[-1] < len(path_TV) - 1)
-        columns["start"] += [start] * len(kept)
-        columns["step"] += kept
-        columns["p1"] += rounded(path_TV[kept, 0])
-        columns["p2"] += rounded(path_TV[kept, 1])
-    return columns
-
-
-def rounded(values: Tensor) -> list[float]:
-    """To what a picture can show."""
-    return [round(value, 5) for value in values.tolist()]

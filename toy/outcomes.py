@@ -1,6 +1,6 @@
-"""Outcomes: every target that a method may make of a known teacher, and the chance of each.
+"""Outcomes: every target that a method may make of a known teacher, the chance of each, and the gradients under them.
 
-Axis letters: O outcomes, V classes, K kept classes, D draws.
+Axis letters: O outcomes, M states, V classes, K kept classes, D draws.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from replication.divergences import Divergence
 from replication.record import generator
 from replication.targets import AnyTarget, RandomSampling, SparseTarget, Target, counted
 
@@ -37,6 +39,10 @@ class Outcomes:
         """The expected target, [V]."""
         return self.chances_O @ self.dense(vocabulary)
 
+    def average(self, values_MOV: Tensor) -> Tensor:
+        """The expectation over the outcomes, [M, V]."""
+        return torch.einsum("o,mov->mv", self.chances_O, values_MOV)
+
 
 def outcomes(target: Target, logits_V: Tensor, teacher_V: Tensor) -> Outcomes:
     """All draws of random sampling; a target for each ground truth, distributed as the teacher; or the only one.
@@ -53,8 +59,13 @@ def outcomes(target: Target, logits_V: Tensor, teacher_V: Tensor) -> Outcomes:
     if not torch.equal(dense_VV, again.dense(classes)):
         raise ValueError(f"{type(target).__name__} draws; of random targets only RandomSampling is enumerated here.")
     if bool((dense_VV == dense_VV[0]).all()):
-        return Outcomes(mapped(made, lambda rows: rows[:1]), torch.ones(1, dtype=torch.float64))
+        return only(mapped(made, lambda rows: rows[:1]))
     return Outcomes(made, teacher_V)
+
+
+def only(target: AnyTarget) -> Outcomes:
+    """A target of one row that is certain."""
+    return Outcomes(target, torch.ones(1, dtype=torch.float64))
 
 
 def drawn(target: RandomSampling, teacher_V: Tensor) -> Outcomes:
@@ -74,4 +85,12 @@ def drawn(target: RandomSampling, teacher_V: Tensor) -> Outcomes:
 
 def mapped(target: AnyTarget, change: Callable[[Tensor], Tensor]) -> AnyTarget:
     tensors = {name: value for name, value in vars(target).items() if isinstance(value, Tensor)}
-    return replace(target, **{name: change(value) for name, value in tensors.items()})
+    changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+    return replace(target, **changed)
+
+
+def gradients(logits_MV: Tensor, given: Outcomes, divergence: Divergence) -> Tensor:
+    """Of the divergence in the logits, at every state, for every outcome, by automatic differentiation, [M, O, V]."""
+    rows_RV = logits_MV.repeat_interleave(len(given.chances_O), 0).requires_grad_()
+    (gradient_RV,) = torch.autograd.grad(divergence(rows_RV, given.times(len(logits_MV))).sum(), rows_RV)
+    return gradient_RV.view(len(logits_MV), -1, logits_MV.shape[1])

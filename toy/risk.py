@@ -81,8 +81,9 @@ def run(setting: Setting, seed: int) -> tuple[Metrics, Curves]:
     stand, `best_omega` and `best_omega_bound`; the least step of the bias and the largest of the variance and of V_T
     from one omega to the next, `bias_step`, `variance_step`, `last_step`; `saved_share`, how much of the variance term
     omega = 1 takes away; `gained`, how much of the excess risk an omega that is chosen on half of the training sets
-    takes away on the others; `failures`, the share of sets whose excess risk lies above the bound at any omega. `eq68_error`, `eq69_error` and `eq69_printed_error`: the largest differences from the definitions, divided
-    by the largest size of xi_T or V_T. Raises ValueError for settings that make no sense.
+    takes away on the others; `failures`, the share of sets whose excess risk lies above the bound at any omega.
+    `eq68_error`, `eq69_error` and `eq69_printed_error`: the largest differences from the definitions, divided by the
+    largest size of xi_T or V_T. Raises ValueError for settings that make no sense.
     """
     source = shown(setting.topics, setting.vocabulary, setting.memory)
     target_CV = distilled(
