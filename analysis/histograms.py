@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from analysis.cells import cells
 from analysis.curves import Columns, by_voice
 from analysis.lines import number
-from analysis.marks import COLOURS, INK, PALETTE, one_two_five, ticks
+from analysis.marks import COLOURS, INK, PALETTE, one_two_five, plain, ticks
 from analysis.page import Given, Grid, Mark, page, title
 from paper_tables.spec import Column
 
-BARS = 48  # in a panel
+BARS = 30  # in a panel
 ACROSS = 3  # panels in a line, as the paper lays them out; a line shares its axis
 NOISE: dict[str, Any] = {"linestyle": "-", "marker": "_", "color": "0.15"}
 LINES: dict[str, dict[str, Any]] = {
@@ -42,9 +42,9 @@ def histograms(given: Given) -> Figure | None:
         Mark(f"{voice}: sequences, counted over seeds", {"linestyle": "none", "marker": "s", "color": COLOURS[voice]})
         for voice in voices
     ]
-    marks.append(Mark("where the noise of the completions alone would put them", NOISE))
-    marks += [Mark(f"{column.label}", LINES[key]) for key, column in of_lines(given).items()]
-    size = {"left": 0.5, "gap": (0.3,) * (ACROSS - 1) + (0.65,), "above": 0.3, "below": 0.48}
+    marks.append(Mark("what the noise of the completions alone would show", NOISE))
+    marks += [Mark(told(key, column), LINES[key]) for key, column in of_lines(given).items() if key != "noise_floor"]
+    size: dict[str, Any] = {"left": 0.5, "gap": (0.3,) * (ACROSS - 1) + (0.65,), "above": 0.3, "below": 0.48}
     figure, grid = page(given, Grid(ACROSS + 1, down * len(voices), 2.0, 1.7, **size), marks)
     for i, (voice, curves) in enumerate(voices.items()):
         lines = grid[down * i : down * (i + 1)]
@@ -69,6 +69,10 @@ def of_lines(given: Given) -> dict[str, Column]:
     return {key: column for column in given.exhibit.columns if (key := key_of(given, column)) in LINES}
 
 
+def told(key: str, column: Column) -> str:
+    return f"{column.label} (not drawn where none is left)" if key else f"{column.label}, over seeds"
+
+
 def key_of(given: Given, column: Column) -> str:
     return "" if column is given.exhibit.columns[0] else column.key
 
@@ -78,14 +82,14 @@ def reach(curves: list[Columns]) -> tuple[float, float]:
 
 
 def counted(axes: Axes, seeds: list[Columns], edges: NDArray[np.float64], colour: str) -> None:
-    """The seeds' histograms in one, and their noise; no bar above 1.1 times the highest count hides the rest."""
+    """The seeds' histograms in one, and their noise."""
     count, noise = (sum(rebinned(curve, name, edges) for curve in seeds) for name in ("count", "noise"))
     if not seeds:
         return
     axes.stairs(count, edges, fill=True, color=colour, alpha=0.75, linewidth=0)
     axes.stairs(noise, edges, color=NOISE["color"], linewidth=1.2)
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, 1.1 * float(np.max(count)))
+    axes.set_ylim(0, 1.1 * float(np.max([count, noise])))
     ticks(axes.xaxis, log=False, most=4)
     ticks(axes.yaxis, log=False, most=4)
 
@@ -112,7 +116,8 @@ def means(axes: Axes, given: Given, voice: str) -> None:
         drawn += [y for _, y in points]
     axes.set(xscale="log", yscale="log", xlabel=given.exhibit.row_header)
     places = [number(row.label) for row in given.exhibit.rows]
-    one_two_five(axes.xaxis, min(places), max(places))
+    axes.set_xticks(places, [plain(place) for place in places])
+    axes.tick_params(axis="x", which="minor", length=0, labelbottom=False)
     if drawn:
         axes.set_ylim(min(drawn) / 1.5, max(drawn) * 1.5)
         one_two_five(axes.yaxis, *axes.get_ylim())

@@ -53,7 +53,8 @@ def phase(given: Given) -> Figure | None:
             streams(axes, fields[label][0])
             words, colour = portrait(axes, curves)
             said = given.exhibit.plot.get("says", {}).get(label, "")
-            title(axes, label + f", {voice}" * (len(voices) > 1), 23)
+            leftmost = axes in panels[::ACROSS]
+            title(axes, label + f", {voice}" * (leftmost and len(voices) > 1), 23)
             title(axes, said, 13, fontweight="normal", fontsize=7.5, color=INK)
             title(axes, words, 3, fontweight="normal", fontsize=7.5, color=colour)
         for axes in panels[len(fields) :]:
