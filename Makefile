@@ -77,6 +77,9 @@ replicate-salt-table-%: environment ## the same for SALT's Table N
 replicate-salt-figure-%: environment ## the same for SALT's Figure N
 	$(call replicate,salt,figure,$*)
 
+replicate-ours-figure-%: environment ## the same for the suite's own Figure N
+	$(call replicate,ours,figure,$*)
+
 table-%: environment ## print RS-KD's Table N from the logged records, running nothing
 	$(call show,rskd,table,$*)
 
@@ -100,6 +103,9 @@ salt-table-%: environment ## the same for SALT's Table N
 
 salt-figure-%: environment ## the same for SALT's Figure N
 	$(call show,salt,figure,$*)
+
+ours-figure-%: environment ## the same for the suite's own Figure N
+	$(call show,ours,figure,$*)
 
 plan-table-%: environment ## list the runs that RS-KD's Table N needs, and which of them are done
 	$(call plan,rskd,table,$*)

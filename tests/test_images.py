@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,18 @@ def test_an_npz_of_pickled_objects_is_refused_and_runs_nothing(tmp_path: Path) -
     assert not mark.exists()
 
 
+def test_an_npz_that_promises_more_than_memory_holds_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "large.npz", **arrays())
+    header = io.BytesIO()
+    shape = (10**12, 32, 32, 3)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "large.npz", "w") as out:
+        for key, values in arrays().items():
+            with out.open(f"{key}.npy", "w") as file:
+                np.lib.format.write_array(file, values) if key != "x_train" else file.write(header.getvalue())
+    assert "large.npz is no .npz" in refused(tmp_path / "large.npz")
+
+
 WRONG = {
     "float": ({"x_train": pixels("train") / 255}, "train images are float64"),
     "planes first": ({"x_train": pixels("train").transpose(0, 3, 1, 2)}, "train images are uint8 [6, 3, 32, 32]"),
@@ -317,6 +330,10 @@ def test_broken_parquet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "cannot identify" in refused(written(img=[{"bytes": b"GIF89a"}], fine_label=[1]))
     assert "fine_label" in refused(written(img=[{"bytes": png(pixels("test")[0])}]))
     assert path.name in refused(written(img=[None], fine_label=[1]))
+    whole = png(pixels("test")[0])
+    for at in range(8, len(whole), len(whole) // 20):
+        for broken in (whole[:at], whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]):
+            assert path.name in refused(written(img=[{"bytes": broken}], fine_label=[1])), at
     path.write_bytes(b"PAR1")
     assert path.name in refused(tmp_path)
     path.unlink()

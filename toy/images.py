@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ PLACES = ("data/cifar-100-python.tar.gz", "data/cifar-100-python", "data/cifar10
 PROCEDURAL = "procedural"
 PROCEDURAL_SIZES = {"train": 25_000, "test": 5_000}
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+BROKEN = (SyntaxError, EOFError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile)
 COLUMNS = ("img", "image")  # what copies of the parquet files call their pixels
 
 
@@ -125,8 +127,8 @@ def from_npz(path: Path) -> Images:
             x_train, y_train, x_test, y_test = (stored[key] for key in KEYS)
     except KeyError as error:
         raise ValueError(f"{path.name}: {error.args[0]} Wanted: {', '.join(KEYS)}.") from None
-    except (ValueError, TypeError, AttributeError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
-        raise ValueError(f"{path.name} is no .npz of plain arrays: {' '.join(str(e).split())[:200]}") from None
+    except (ValueError, TypeError, AttributeError, OSError, *BROKEN) as error:
+        raise ValueError(f"{path.name} is no .npz of plain arrays: {' '.join(str(error).split())[:200]}") from None
     return Images(f"npz {path.stem}", x_train, y_train, x_test, y_test)
 
 
@@ -155,7 +157,8 @@ def parquet_split(folder: Path, split: str) -> archive.Split:
             rows = file.read([column, "fine_label"]).to_pydict()
             pixels += [decoded(row["bytes"]) for row in rows[column]]
             labels += rows["fine_label"]
-        except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        # a broken PNG is a SyntaxError or whatever its bytes lead to
+        except (pyarrow.ArrowException, OSError, LookupError, TypeError, ValueError, *BROKEN) as error:
             raise ValueError(f"{path.name}: {' '.join(str(error).split())[:200]}") from None
     return np.stack(pixels), np.array(labels, np.int64)
 
