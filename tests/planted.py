@@ -117,6 +117,7 @@ def plant_exhibit(folder: Path, given: Exhibit, seeds: int = 3) -> None:
                 stated.setdefault(json.dumps(recipe, sort_keys=True), recipe)
     keys = {column.metric or column.key for column in given.columns if column.derive is None and not column.why}
     keys |= {column.derive["of"] for column in given.columns if column.derive}
+    keys |= {metric for row in given.rows for metric in row.metrics.values()}
     for place, recipe in enumerate(stated.values()):
         for seed in range(seeds):
             metrics: dict[str, float | None] = dict.fromkeys(keys, 1 + 0.1 * place + 0.01 * seed * (-1) ** place)
