@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from replication.cache.build import Need, build, teacher_for
 from replication.cache.stats import stats
 from replication.cache.verify import verify
+from replication.caching import Need, build, teacher_for
 from replication.execute import execute
 from replication.machine import Machine, this_machine
 from replication.plan import Plan, plan

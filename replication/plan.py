@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from paper_tables import spec
-from replication.cache.build import Need
+from replication.caching import Need
 from replication.recipe import Recipe, parse
 from replication.run import Run
 from replication.scale import Scale

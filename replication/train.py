@@ -12,8 +12,8 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from replication.cache.build import Need, model_folder, teacher_for
 from replication.cache.reader import Reader
+from replication.caching import Need, model_folder, teacher_for
 from replication.evaluate.language_model import Tally
 from replication.loss import distillation_loss
 from replication.machine import Machine

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from replication.__main__ import main
-from replication.cache.build import Need, build, model_folder, teacher_for
+from replication.caching import Need, build, model_folder, teacher_for
 from replication.execute import execute
 from replication.machine import Machine, this_machine
 from replication.model import to_width

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from replication.cache.build import teacher_for
+from replication.caching import teacher_for
 from replication.machine import this_machine
 from replication.model import logits_of
 from replication.recipe import Recipe

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from replication.cache.build import BATCH, teacher_for
+from replication.caching import BATCH, teacher_for
 from replication.machine import Machine
 from replication.model import logits_of
 from replication.run import Data, Run

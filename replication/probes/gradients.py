@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from replication.cache.build import model_folder, teacher_for
+from replication.caching import model_folder, teacher_for
 from replication.divergences import ForwardKL
 from replication.loss import distillation_loss
 from replication.machine import Machine

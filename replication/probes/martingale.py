@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from replication.cache.build import model_folder, teacher_for
+from replication.caching import model_folder, teacher_for
 from replication.machine import Machine
 from replication.model import load, logits_of
 from replication.plan import student_of

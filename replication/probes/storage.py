@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from replication.cache.build import Need
 from replication.cache.stats import stats
+from replication.caching import Need
 from replication.machine import Machine
 from replication.run import Data, Run
 from replication.targets import Full
