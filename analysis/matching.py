@@ -91,10 +91,27 @@ def comparable(exhibit: Exhibit, records: list[Record]) -> tuple[list[Record], l
         kinds = ("scale", "corpus", "code")
         apart = [f"{kind} {o} instead of {b}" for kind, o, b in zip(kinds, other, best, strict=True) if o != b]
         notes.append(f"{len(members[other])} records left out, never averaged with the others: {', '.join(apart)}.")
-    kept, odd = of_one_meaning(sorted(members[best].values(), key=lambda record: record.run_id))
+    kept, old = of_one_code(sorted(members[best].values(), key=lambda record: record.run_id))
+    if old:
+        notes.append(f"{len(old)} records left out: a method of theirs had other code ({old[0].run_id}).")
+    kept, odd = of_one_meaning(kept)
     if odd:
         notes.append(f"{len(odd)} records left out: the scale gave their words other sizes ({odd[0].run_id}).")
     return kept, notes
+
+
+def of_one_code(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """Records in which each method has one code (the more common one), and the others."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        for name, digest in record.config.methods.items():
+            counts[name][digest] += 1
+    common = {name: max(sorted(found), key=found.__getitem__) for name, found in counts.items()}
+
+    def current(record: Record) -> bool:
+        return all(common[name] == digest for name, digest in record.config.methods.items())
+
+    return [each for each in records if current(each)], [each for each in records if not current(each)]
 
 
 def of_one_meaning(records: list[Record]) -> tuple[list[Record], list[Record]]:

@@ -25,6 +25,7 @@ class Config(BaseModel):
     seed: int
     corpus: Corpus
     code: str
+    methods: dict[str, str] = Field(default_factory=dict)  # digests of the recipe's own methods
     settings: dict[str, Any] = Field(default_factory=dict)
     hardware: Any = None
 

@@ -14,6 +14,7 @@ from replication.cache.verify import verify
 from replication.caching import Need, build, teacher_for
 from replication.execute import execute
 from replication.machine import Machine, this_machine
+from replication.parallel import leave
 from replication.plan import Plan, plan
 from replication.recipe import parse, read, seeds
 from replication.run import Run, data_for
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    finally:
+        leave()
     return 0
 
 
@@ -97,10 +100,12 @@ def run_recipe(options: argparse.Namespace) -> None:
         run.check()
     for run in found.teachers.values():
         execute(run, machine)
-    build(found.needs, machine)
+    with machine.world.in_turn():
+        build(found.needs, machine)
     for run in found.runs.values():
         execute(run, machine)
-        show(run, machine)
+        if machine.world.first:
+            show(run, machine)
 
 
 def show(run: Run, machine: Machine) -> None:

@@ -33,18 +33,18 @@ class ForwardKL:
         loss_N = torch.special.xlogy(weights_NK, weights_NK).sum(1) - (weights_NK * log_student_NK).sum(1)
         if target.spread_N is None:
             return loss_N
-        return loss_N + self.of_spread(logits_NV, total_N1[:, 0], weights_NK, target.spread_N.to(logits_NV))
+        mean_N = logits_NV.mean(1) - total_N1[:, 0]
+        return loss_N + self.of_spread(mean_N, weights_NK, target.spread_N.to(logits_NV), logits_NV.shape[1])
 
     @staticmethod
-    def of_spread(logits_NV: Tensor, total_N: Tensor, weights_NK: Tensor, spread_N: Tensor) -> Tensor:
+    def of_spread(mean_log_student_N: Tensor, weights_NK: Tensor, spread_N: Tensor, vocabulary: int) -> Tensor:
         """What a mass spread equally over all classes adds to the loss of the kept ones."""
-        vocabulary = logits_NV.shape[1]
         each_N1 = spread_N[:, None] / vocabulary
         kept_NK = weights_NK > 0
         both_NK = torch.where(kept_NK, weights_NK + each_N1, 0.0)
         kept_entropy_N = (torch.special.xlogy(both_NK, both_NK) - torch.special.xlogy(weights_NK, weights_NK)).sum(1)
         rest_entropy_N = (vocabulary - kept_NK.sum(1)) * torch.special.xlogy(each_N1, each_N1)[:, 0]
-        return kept_entropy_N + rest_entropy_N - spread_N * (logits_NV.mean(1) - total_N)
+        return kept_entropy_N + rest_entropy_N - spread_N * mean_log_student_N
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,19 @@ class MSE:
 class GhostToken:
     """Forward KL on the kept classes plus one extra class that holds all other mass (RS-KD Section 3.2, App. A.5)."""
 
-    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+    @staticmethod
+    def check(target: AnyTarget) -> SparseTarget:
+        """Raises ValueError for a target that leaves nothing to the ghost."""
         if not isinstance(target, SparseTarget):
             raise ValueError(
                 "GhostToken stands for the classes a target left out: give it a sparse target such as TopK."
             )
         if target.spread_N is not None:
             raise ValueError("GhostToken holds the residual that SmoothedTopK spreads: give it TopK, or use ForwardKL.")
+        return target
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        target = self.check(target)
         logits_NV = precise(student_logits_NV)
         log_rest_N = left_out(logits_NV, target).logsumexp(-1) - logits_NV.logsumexp(-1)
         ghost_N = (1 - target.weights_NK.to(logits_NV).sum(1)).clamp_min(0)
@@ -122,24 +128,28 @@ class TailAware:
         positive("TailAware.beta", self.beta)
 
     def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
-        teacher_NV = dense_only(self, target).to(precise(student_logits_NV))
-        if self.k >= teacher_NV.shape[1]:
-            raise ValueError(
-                f"TailAware.k is {self.k} of {teacher_NV.shape[1]} classes, so no tail is left; give fewer."
-            )
-        if len(teacher_NV) % target.sequences:
-            raise ValueError(f"{len(teacher_NV)} positions are not {target.sequences} equally long sequences.")
-        top = teacher_NV.topk(self.k, dim=-1)
-        head = SparseTarget(top.indices, top.values)
         logits_NV = precise(student_logits_NV)
-        tail_NV = teacher_NV.scatter(1, head.ids_NK, 0.0)
+        head, tail_NV, share_N = self.head_and_tail(dense_only(self, target).to(logits_NV), target.sequences)
         mass_N = tail_NV.sum(1)
         log_student_NV = left_out(logits_NV, head).log_softmax(-1).scatter(1, head.ids_NK, 0.0)
         # mass * KL(normalised tails), without dividing by a mass that may be tiny
         tail_N = torch.special.xlogy(tail_NV, tail_NV).sum(1) - torch.special.xlogy(mass_N, mass_N)
         tail_N = tail_N - (tail_NV * log_student_NV).sum(1)
-        mean_N = mass_N.view(target.sequences, -1).mean(1).repeat_interleave(len(mass_N) // target.sequences)
-        return GhostToken()(logits_NV, head) + self.beta / mean_N * tail_N
+        return GhostToken()(logits_NV, head) + share_N * tail_N
+
+    def head_and_tail(self, teacher_NV: Tensor, sequences: int) -> tuple[SparseTarget, Tensor, Tensor]:
+        """The top k, the teacher without them [N, V], and beta over the mean tail mass of a position's sequence [N]."""
+        if self.k >= teacher_NV.shape[1]:
+            raise ValueError(
+                f"TailAware.k is {self.k} of {teacher_NV.shape[1]} classes, so no tail is left; give fewer."
+            )
+        if len(teacher_NV) % sequences:
+            raise ValueError(f"{len(teacher_NV)} positions are not {sequences} equally long sequences.")
+        top = teacher_NV.topk(self.k, dim=-1)
+        tail_NV = teacher_NV.scatter(1, top.indices, 0.0)
+        mean_S = tail_NV.sum(1).view(sequences, -1).mean(1)
+        share_N = (self.beta / mean_S).repeat_interleave(len(teacher_NV) // sequences)
+        return SparseTarget(top.indices, top.values), tail_NV, share_N
 
 
 def precise(logits_NV: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ def execute(run: Run, machine: Machine) -> Record:
     if run.recipe.probe == "train":
         return train(run, machine)
     record = record_of(run, machine)
-    if not record.done:
+    if machine.world.first and not record.done:  # a probe is one process's work
         data = data_for(run, machine.artifacts)
         open_record(record, run, data)
         record.finish(*PROBES[run.recipe.probe](run, data, machine))
+    machine.world.wait()
     return record

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import torch
 
+from replication.parallel import World, join
+
 ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,10 @@ class Machine:
     autocast: bool  # bfloat16 matrix products; weights, softmax and optimiser stay in float32
     results: Path
     artifacts: Path
+    world: World = World()
+    sharded: bool = False  # each process holds a shard of the student's weights, not a copy
+    at_once: int | None = None  # sequences of a batch that pass through the student together; None: all
+    compiled: bool = False  # the models' layers through torch.compile
 
     def precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
@@ -28,18 +35,45 @@ class Machine:
 def this_machine(results: Path | None = None, artifacts: Path | None = None) -> Machine:
     """A GPU if there is one, else the CPU with bfloat16 where its instructions have it.
 
-    Environment: RESULTS and ARTIFACTS move the folders, OMP_NUM_THREADS sets the threads.
+    Environment: RESULTS and ARTIFACTS move the folders, OMP_NUM_THREADS sets the threads, AT_ONCE the sequences of a
+    batch that pass through the student together; AUTOCAST=0 keeps every product in float32, SHARDED=1 shards the
+    student's weights over torchrun's processes, COMPILE=0 leaves the models uncompiled on a GPU. Raises ValueError
+    for a setting that is none.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdigit() and int(threads) > 0:
         torch.set_num_threads(int(threads))
     return Machine(
         device=device,
-        autocast=torch.cuda.is_bf16_supported() if device.type == "cuda" else "avx512_bf16" in cpu_flags(),
+        autocast=switch("AUTOCAST", has_bfloat16(device)),
         results=results or Path(os.environ.get("RESULTS", ROOT / "results" / "local")),
         artifacts=artifacts or Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")),
+        world=join(device),
+        sharded=switch("SHARDED", False),
+        at_once=whole("AT_ONCE"),
+        compiled=switch("COMPILE", device.type == "cuda"),
     )
+
+
+def switch(name: str, default: bool) -> bool:
+    word = os.environ.get(name, "")
+    if word not in ("", "0", "1"):
+        raise ValueError(f"{name} is {word!r}; give 0 or 1.")
+    return word == "1" if word else default
+
+
+def whole(name: str) -> int | None:
+    word = os.environ.get(name, "")
+    if word and (not word.isdecimal() or int(word) < 1):
+        raise ValueError(f"{name} is {word!r}; give a whole number of at least 1.")
+    return int(word) if word else None
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else "avx512_bf16" in cpu_flags()
 
 
 def cpu_flags() -> str:

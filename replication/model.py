@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
+from replication.head import Head
 from replication.scale import Role
 
 CONFIGURATIONS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
@@ -59,8 +60,60 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The stack of equal layers: what is compiled and what is sharded. ValueError for a model without one."""
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ValueError(
+            f"{type(model).__name__} keeps its layers elsewhere than in .layers: run it with COMPILE=0 and SHARDED=0."
+        )
+    return layers
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """In place; equal layers are compiled once."""
+    for layer in layers_of(model):
+        layer.compile()
+
+
 def parameters(model: PreTrainedModel) -> int:
     return sum(weight.numel() for weight in model.parameters())
+
+
+def hidden_of(model: PreTrainedModel, tokens_BL: Tensor) -> Tensor:
+    """[B, L, D] states before the output head."""
+    return model.base_model(input_ids=tokens_BL, use_cache=False).last_hidden_state
+
+
+def head_of(model: PreTrainedModel, vocabulary: int) -> Head:
+    """The output head over exactly the tokenizer's classes; for models whose head `is_linear`."""
+    linear = model.get_output_embeddings()
+    bias_V = getattr(linear, "bias", None)
+    if len(linear.weight) == vocabulary:
+        return Head(linear.weight, bias_V)
+    return Head(linear.weight[:vocabulary], None if bias_V is None else bias_V[:vocabulary])
+
+
+@torch.no_grad()
+def is_linear(model: PreTrainedModel, vocabulary: int) -> bool:
+    """Whether the logits are the head times the hidden states and nothing else; found by looking, not by names.
+
+    Some families cap or scale their logits, or project the states first: those are trained from their logits.
+    """
+    if not isinstance(model.get_output_embeddings(), nn.Linear):
+        return False
+    device = next(model.parameters()).device
+    tokens_BL = torch.arange(min(16, vocabulary), device=device)[None]
+    was_training = model.training
+    model.eval()
+    try:
+        logits_BLV = to_width(model(input_ids=tokens_BL).logits, vocabulary, model.name_or_path)
+        hidden_BLD = hidden_of(model, tokens_BL)
+        if hidden_BLD.shape[-1] != model.get_output_embeddings().weight.shape[1]:
+            return False
+        return torch.allclose(head_of(model, vocabulary)(hidden_BLD), logits_BLV, rtol=1e-3, atol=1e-3)
+    finally:
+        model.train(was_training)
 
 
 def logits_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> Tensor:

@@ -1,7 +1,6 @@
 """Which positions are supervised, and how strongly: the position axis.
 
-`positions(student_logits_BLV, teacher_confidence_BL)` gives weight_BL; weights average to one, so that the loss is the
-plain mean of weight * loss.
+`positions(signals)` gives weight_BL; weights average to one, so that the loss is the plain mean of weight * loss.
 """
 
 from __future__ import annotations
@@ -9,21 +8,41 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 
+class Signals(Protocol):
+    """What a policy may ask of a batch; each costs a pass over the vocabulary, so nothing is computed unasked."""
+
+    @property
+    def labels_BL(self) -> Tensor: ...
+
+    def student_entropy(self) -> Tensor:
+        """Nats, [B, L]."""
+
+    def confidence(self) -> Tensor:
+        """The target's weight on the ground truth, [B, L]."""
+
+
+class Policy:
+    """A point on the position axis."""
+
+    whole_batch: ClassVar[bool] = False  # whether a position's weight depends on other sequences
+
+
 @dataclass(frozen=True)
-class AllPositions:
+class AllPositions(Policy):
     """Every position, equally."""
 
-    def __call__(self, student_logits_BLV: Tensor, teacher_confidence_BL: Tensor) -> Tensor:
-        return torch.ones(student_logits_BLV.shape[:2], device=student_logits_BLV.device)
+    def __call__(self, signals: Signals) -> Tensor:
+        return torch.ones(signals.labels_BL.shape, device=signals.labels_BL.device)
 
 
 @dataclass(frozen=True)
-class TopFraction:
+class TopFraction(Policy):
     """In each sequence the ceil(keep * L) positions of highest student entropy (SE-KD Eq. 4 and 6)."""
 
     keep: float = 0.2
@@ -32,15 +51,16 @@ class TopFraction:
         if not 0 < self.keep <= 1:
             raise ValueError(f"TopFraction.keep is {self.keep}; give the share of positions to supervise, in (0, 1].")
 
-    def __call__(self, student_logits_BLV: Tensor, teacher_confidence_BL: Tensor) -> Tensor:
-        length = student_logits_BLV.shape[1]
+    def __call__(self, signals: Signals) -> Tensor:
+        entropy_BL = signals.student_entropy()
+        length = entropy_BL.shape[1]
         kept = math.ceil(Fraction(str(self.keep)) * length)  # 0.07 * 100 is 7, which floats make 7.000000000000001
-        chosen = entropy(student_logits_BLV).topk(kept, dim=1).indices
-        return torch.zeros_like(teacher_confidence_BL).scatter(1, chosen, length / kept)
+        chosen = entropy_BL.topk(kept, dim=1).indices
+        return torch.zeros_like(entropy_BL).scatter(1, chosen, length / kept)
 
 
 @dataclass(frozen=True)
-class HardTokens:
+class HardTokens(Policy):
     """The `hard` share of the batch in which the target trusts the ground truth least gets `ratio` times the weight.
 
     RS-KD Section 6.3's "LR ratio": a learning rate per token is a weight per token. The mean weight stays one. The
@@ -49,6 +69,7 @@ class HardTokens:
 
     ratio: float = 2.0
     hard: float = 0.5
+    whole_batch = True
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < math.inf:
@@ -56,18 +77,12 @@ class HardTokens:
         if not 0 < self.hard < 1:
             raise ValueError(f"HardTokens.hard is {self.hard}; give the share of hard tokens, between 0 and 1.")
 
-    def __call__(self, student_logits_BLV: Tensor, teacher_confidence_BL: Tensor) -> Tensor:
-        confidence_N = teacher_confidence_BL.flatten()
-        hard = round(self.hard * len(confidence_N))
-        weight_N = torch.ones_like(confidence_N)
-        weight_N[confidence_N.argsort(stable=True)[:hard]] = self.ratio
-        return (weight_N / weight_N.mean()).view_as(teacher_confidence_BL)
-
-
-@torch.no_grad()
-def entropy(logits_BLV: Tensor) -> Tensor:
-    """Nats per position, [B, L], one sequence at a time so that no second copy of the logits is held."""
-    return torch.stack([torch.special.entr(row_LV.float().softmax(-1)).sum(-1) for row_LV in logits_BLV])
+    def __call__(self, signals: Signals) -> Tensor:
+        confidence_BL = signals.confidence()
+        hard_N = confidence_BL.flatten().argsort(stable=True)[: round(self.hard * confidence_BL.numel())]
+        weight_N = torch.ones_like(confidence_BL).flatten()
+        weight_N[hard_N] = self.ratio
+        return (weight_N / weight_N.mean()).view_as(confidence_BL)
 
 
 Positions = AllPositions | TopFraction | HardTokens

@@ -24,9 +24,14 @@ def promote(run_ids: Iterable[str], scale: str, local: Path, logged: Path = ROOT
             "Run the exhibit (make replicate-...) to the end, then record it."
         )
     configs = {name: json.loads((folder / "config.json").read_text()) for name, folder in sources.items()}
+    methods: dict[str, dict[str, str]] = {}
+    for run_id, config in configs.items():
+        for method, digest in config.get("methods", {}).items():  # absent from the first records
+            methods.setdefault(method, {})[run_id] = digest
     for what, values in (
         ("versions of the code", {name: config["code"] for name, config in configs.items()}),
         ("corpora", {name: config["corpus"]["fingerprint"] for name, config in configs.items()}),
+        *((f"versions of {method}", digests) for method, digests in methods.items()),
     ):
         if len(set(values.values())) > 1:
             first, second = sorted(set(values.values()))[:2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import math
@@ -11,22 +10,24 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from replication.digest import digests
+
 ROOT = Path(__file__).parent.parent
 FORMAT = 1
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-# the files that decide a trained student's numbers; the command line, the record and the probes do not
+# the files that decide a trained student's numbers, beside the axes; the command line, the record and the probes do not
 DECISIVE = (
-    "targets.py", "divergences.py", "positions.py", "samples.py", "schedules.py", "loss.py", "corpus.py",
-    "tokenizer.py", "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/bits.py",
-    "cache/ratio.py", "cache/choose.py", "evaluate/language_model.py",
+    "loss.py", "fused.py", "logit_gradients.py", "head.py", "student.py", "corpus.py", "tokenizer.py", "packing.py",
+    "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/bits.py", "cache/ratio.py", "cache/choose.py",
+    "evaluate/language_model.py",
 )  # fmt: skip
 DECIDING = tuple(ROOT / "replication" / name for name in DECISIVE)
 
@@ -58,7 +59,7 @@ class Record:
         path = self.folder / "config.json"
         if path.exists():
             before = json.loads(path.read_text())
-            for key in ("recipe", "scale", "settings", "seed", "corpus", "packing", "code"):
+            for key in ("recipe", "scale", "settings", "seed", "corpus", "packing", "code", "methods"):
                 if before.get(key) != json.loads(json.dumps(config.get(key))):
                     raise ValueError(
                         f"{self.folder.name} was begun with another {key} ({before.get(key)} then, "
@@ -117,32 +118,13 @@ def replace_text(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def provenance(files: Sequence[Path] = DECIDING) -> dict[str, Any]:
-    """Which code, on what: recorded with every run, never part of its id. `files` decide the run's numbers."""
-    made = {"code": code_digest(files), "commit": commit(), "versions": versions(), "hardware": hardware()}
-    return {"format": FORMAT, **made}
+def provenance(methods: Iterable[str], files: Sequence[Path] = DECIDING) -> dict[str, Any]:
+    """Which code, on what: recorded with every run, never part of its id.
 
-
-def code_digest(files: Sequence[Path] = DECIDING) -> str:
-    """16 hex digits over the code that decides numbers; comments, docstrings and layout do not count."""
-    digest = hashlib.sha256()
-    for path in files:
-        tree = ast.parse(path.read_text())
-        digest.update(ast.dump(without_docstrings(tree)).encode())
-    return digest.hexdigest()[:16]
-
-
-def without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            body[0].value = ast.Constant(value="")
-    return tree
+    `files` decide the run's numbers, and of the axis files what they and `methods`, the recipe's classes, use.
+    """
+    decided = asdict(digests(files, methods))
+    return {"format": FORMAT, **decided, "commit": commit(), "versions": versions(), "hardware": hardware()}
 
 
 def commit() -> str:

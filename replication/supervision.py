@@ -11,17 +11,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from replication.cache.reader import Reader
+from replication.head import Head, TeacherStates
 from replication.machine import Machine
-from replication.model import logits_of
+from replication.model import head_of, hidden_of, is_linear, logits_of
 from replication.packing import Packing, positions_in
 from replication.record import generator
-from replication.targets import AnyTarget, DenseTarget, SparseTarget, Target, one_hot
+from replication.targets import AnyTarget, DenseTarget, Full, SparseTarget, Target, one_hot
 
 
 class Supervision(Protocol):
     """Gives the target of a batch of packing rows `indices_B`; its N = B * L positions are in row order."""
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget: ...
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget | TeacherStates: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,31 @@ class FromTeacher:
         with torch.no_grad(), self.machine.precision():
             logits_BLV = logits_of(self.teacher, tokens_BL, self.vocabulary)
         return drawn(self.target, logits_BLV, labels_BL, indices_B, self.seed)
+
+
+@dataclass(frozen=True)
+class FromTeacherStates:
+    """The teacher runs beside the student up to its head: its whole distribution, never whole in memory."""
+
+    teacher: PreTrainedModel
+    head: Head
+    exponent: float
+    machine: Machine
+
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> TeacherStates:
+        with torch.no_grad(), self.machine.precision():
+            hidden_ND = hidden_of(self.teacher, tokens_BL).flatten(0, 1)
+        return TeacherStates(hidden_ND.to(self.head.weight_VD.dtype), self.head, self.exponent, len(tokens_BL))
+
+
+def from_teacher(teacher: PreTrainedModel, target: Target, vocabulary: int, seed: int, machine: Machine) -> Supervision:
+    """Beside the student, in the way that holds least."""
+    if not isinstance(target, Full) or not is_linear(teacher, vocabulary):
+        return FromTeacher(teacher, target, vocabulary, seed, machine)
+    head = head_of(teacher, vocabulary)
+    precision = torch.bfloat16 if machine.autocast else head.weight_VD.dtype
+    bias_V = None if head.bias_V is None else head.bias_V.detach().to(precision)
+    return FromTeacherStates(teacher, Head(head.weight_VD.detach().to(precision), bias_V), target.exponent, machine)
 
 
 def drawn(target: Target, logits_BLV: Tensor, labels_BL: Tensor, indices_B: np.ndarray, seed: int) -> AnyTarget:

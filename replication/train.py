@@ -1,11 +1,9 @@
-"""The training loop: one for teachers and for students of every method."""
+"""The training loop: one for teachers and for students of every method, on one device or on many."""
 
 from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +12,17 @@ from transformers import PreTrainedModel
 
 from replication.cache.reader import Reader
 from replication.caching import Need, model_folder, teacher_for
-from replication.evaluate.language_model import Tally
-from replication.loss import distillation_loss
+from replication.checkpoint import publish, remove, restore, save, weights_of
+from replication.evaluate.language_model import evaluate
 from replication.machine import Machine
-from replication.model import build, load, logits_of, parameters
-from replication.packing import Packing
-from replication.recipe import Different, changed, resolved
+from replication.model import build, compile_layers, layers_of, load, parameters
+from replication.parallel import replicated, sharded, synchronised, whole
+from replication.recipe import Different, changed, methods_of, resolved
 from replication.record import Record, provenance, seed_for
 from replication.run import Data, Run, data_for, order_of
 from replication.scale import Optimiser
-from replication.supervision import FromCache, FromOtherContext, FromTeacher, FromText, Supervision
+from replication.student import Student
+from replication.supervision import FromCache, FromOtherContext, FromText, Supervision, from_teacher
 
 
 def record_of(run: Run, machine: Machine) -> Record:
@@ -33,88 +32,146 @@ def record_of(run: Run, machine: Machine) -> Record:
 def train(run: Run, machine: Machine) -> Record:
     """Train and evaluate one run; does nothing if its record is complete, resumes if it was cut off.
 
-    Leaves the record and, under artifacts, a Hugging Face checkpoint with its tokenizer.
+    Leaves the record and, under artifacts, a Hugging Face checkpoint with its tokenizer. Every process of
+    `machine.world` calls it; the first one writes.
     """
-    record = record_of(run, machine)
+    record, world = record_of(run, machine), machine.world
     if record.done:
         return record
-    data = data_for(run, machine.artifacts)
-    open_record(record, run, data)
-    vocabulary = data.tokenizer.vocabulary
+    with world.in_turn():
+        data = data_for(run, machine.artifacts)
+        if world.first:
+            open_record(record, run, data)
     teacher = None if run.recipe.teacher == "none" else teacher_for(run, machine)
-    student = starting_point(run, data).to(machine.device)
-    supervision = supervision_of(run, data, teacher, machine)
-    optimiser = torch.optim.AdamW(
-        student.parameters(),
-        lr=run.role.optimiser.peak_rate,
-        betas=(run.role.optimiser.beta1, run.role.optimiser.beta2),
-        weight_decay=0.0,  # RS-KD Table 17 says Adam and states no decay
-        fused=True,
-    )
-    checkpoint = machine.artifacts / run.scale.name / "checkpoints" / f"{run.id}.pt"
-    step = restore(checkpoint, student, optimiser)
-    record.resume_at(step)
+    training = Training(run, data, teacher, machine)
+    place = machine.artifacts / run.scale.name / "checkpoints" / run.id
+    began = training.step = restore(place, training.student, training.optimiser)
+    if world.first:
+        record.resume_at(began)
 
-    batch = run.role.optimiser.batch
-    order = order_of(run, data)
-    began = step, time.perf_counter()
-    progress = tqdm(total=run.steps, initial=step, desc=run.id, unit="step", mininterval=2.0)
-    while step < run.steps:
-        indices_B = order[np.arange(step * batch, (step + 1) * batch) % len(order)]
-        rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
-        tokens_BL, labels_BL = rows[:, :-1], rows[:, 1:]
-        target = supervision(indices_B, tokens_BL, labels_BL)
-        kd_weight, ce_weight = run.recipe.schedule(step / run.steps)
-        rate = learning_rate(step, run.steps, run.role.optimiser)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        with machine.precision():
-            logits_BLV = logits_of(student, tokens_BL, vocabulary)
-        loss = distillation_loss(
-            logits_BLV, labels_BL, target, run.recipe.divergence, run.recipe.positions, kd_weight, ce_weight
-        )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(student.parameters(), run.role.optimiser.clip)
-        nats, gradient_norm = float(loss.detach()), float(norm)
-        if not math.isfinite(nats) or not math.isfinite(gradient_norm):
-            record.log(step=step + 1, loss=nats, learning_rate=rate, gradient_norm=gradient_norm)
-            record.finish({"lm_loss": math.inf}, {}, diverged=True)
-            return record
-        optimiser.step()
-        step += 1
+    clock = time.perf_counter()
+    progress = tqdm(total=run.steps, initial=began, desc=run.id, unit="step", mininterval=2.0, disable=not world.first)
+    while training.step < run.steps:
+        nats, gradient_norm, rate = training.advance()
+        step = training.step
+        finite = math.isfinite(nats) and math.isfinite(gradient_norm)
         progress.update()
-        if step % run.scale.log_every == 0 or step == run.steps:
-            tokens = step * batch * run.length
-            seconds = round(time.perf_counter() - record.started, 3)
+        if world.first and (step % run.scale.log_every == 0 or step == run.steps or not finite):
             record.log(
                 step=step,
-                tokens=tokens,
+                tokens=step * training.tokens,
                 loss=nats,
                 learning_rate=rate,
                 gradient_norm=gradient_norm,
-                seconds=seconds,
+                seconds=round(time.perf_counter() - record.started, 3),
             )
+        if not finite:
+            if world.first:
+                record.finish({"lm_loss": math.inf}, {}, diverged=True)
+            world.wait()
+            return record
         if step % run.scale.checkpoint_every == 0:
-            save(checkpoint, step, student, optimiser)
+            save(place, step, training.student, training.optimiser, world)
     progress.close()
-    speed = (step - began[0]) * batch * run.length / max(time.perf_counter() - began[1], 1e-9)
+    speed = (training.step - began) * training.tokens / max(time.perf_counter() - clock, 1e-9)
 
-    metrics, curves = evaluate(student, teacher, data.validation, run.scale.evaluation_sequences, vocabulary, machine)
-    if isinstance(supervision, FromCache | FromOtherContext):
-        manifest = supervision.reader.manifest
-        metrics["unique_classes"] = manifest.classes / manifest.positions
-    metrics["parameters"] = parameters(student)
-    publish(student, data, model_folder(run, machine))
-    record.finish(metrics, curves, tokens_per_second=round(speed, 1))
-    checkpoint.unlink(missing_ok=True)
+    weights = weights_of(training.student)
+    if world.first:
+        student = starting_point(run, data).to(machine.device)
+        student.load_state_dict(weights)
+        metrics, curves = evaluate(
+            student, teacher, data.validation, run.scale.evaluation_sequences, data.tokenizer.vocabulary, machine
+        )
+        metrics |= cached_classes(training.supervision)
+        metrics["parameters"] = parameters(student)
+        publish(student, data.tokenizer, model_folder(run, machine))
+        record.finish(metrics, curves, tokens_per_second=round(speed, 1))
+        remove(place)
+    world.wait()
     return record
+
+
+class Training:
+    """A run under way: what one step needs, and `step`, how many are done."""
+
+    def __init__(self, run: Run, data: Data, teacher: PreTrainedModel | None, machine: Machine) -> None:
+        self.run, self.data, self.machine = run, data, machine
+        model = starting_point(run, data).to(machine.device)
+        # looked at before anything wraps the model
+        student = Student(model, run.recipe, data.tokenizer.vocabulary)
+        if machine.compiled:
+            compile_layers(model)
+            if teacher is not None:
+                compile_layers(teacher)
+        self.student = (
+            sharded(student, layers_of(model), machine.world)
+            if machine.sharded
+            else replicated(student, machine.world, machine.device)
+        )
+        self.optimiser = torch.optim.AdamW(
+            self.student.parameters(),
+            lr=run.role.optimiser.peak_rate,
+            betas=(run.role.optimiser.beta1, run.role.optimiser.beta2),
+            weight_decay=0.0,  # RS-KD Table 17 says Adam and states no decay
+            fused=True,
+        )
+        self.supervision = supervision_of(run, data, teacher, machine)
+        self.order = order_of(run, data)
+        self.step = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of one step, in all processes."""
+        return self.run.role.optimiser.batch * self.run.length
+
+    def advance(self) -> tuple[float, float, float]:
+        """One optimiser step: the loss, the gradient's norm before clipping, the learning rate.
+
+        Where loss or norm are not finite the weights are left as they were.
+        """
+        settings = self.run.role.optimiser
+        rate = learning_rate(self.step, self.run.steps, settings)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = self.parts(self.step)
+        total = torch.zeros((), device=self.machine.device)
+        for number, indices_B in enumerate(parts, 1):
+            rows = torch.from_numpy(self.data.train.rows(indices_B)).to(self.machine.device)
+            tokens_BL, labels_BL = rows[:, :-1], rows[:, 1:]
+            target = self.supervision(indices_B, tokens_BL, labels_BL)
+            with synchronised(self.student, last=number == len(parts)):
+                with self.machine.precision():
+                    loss = self.student(tokens_BL, labels_BL, target, self.step / self.run.steps) / len(parts)
+                loss.backward()
+            total += loss.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)
+        nats, gradient_norm = float(self.machine.world.mean(total)), float(whole(norm))
+        if math.isfinite(nats) and math.isfinite(gradient_norm):
+            self.optimiser.step()
+        self.step += 1
+        return nats, gradient_norm, rate
+
+    def parts(self, step: int) -> list[np.ndarray]:
+        """The packing rows of this process at a step, in the parts that pass through the student together."""
+        batch = self.run.role.optimiser.batch
+        indices_B = self.order[np.arange(step * batch, (step + 1) * batch) % len(self.order)]
+        mine_B = self.machine.world.share(indices_B)
+        at_once = self.machine.at_once or len(mine_B)
+        if len(mine_B) % at_once:
+            raise ValueError(f"AT_ONCE is {at_once}, which does not divide this process's {len(mine_B)} sequences.")
+        if (self.machine.world.size > 1 or at_once < len(mine_B)) and self.run.recipe.positions.whole_batch:
+            raise ValueError(
+                f"{type(self.run.recipe.positions).__name__} compares all positions of a batch: run it in one process "
+                "and without AT_ONCE."
+            )
+        return np.split(mine_B, len(mine_B) // at_once)
 
 
 def open_record(record: Record, run: Run, data: Data) -> None:
     record.open(
         {
-            **provenance(),
+            **provenance(methods_of(run.recipe)),
             "run_id": run.id,
             "recipe": resolved(run.recipe),
             "changed": changed(run.recipe),
@@ -140,13 +197,20 @@ def supervision_of(run: Run, data: Data, teacher: PreTrainedModel | None, machin
         return FromText()
     assert teacher is not None
     if not run.recipe.cached:
-        return FromTeacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, machine)
+        return from_teacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, machine)
     need = Need(run)
     reader = Reader(need.folder(machine), need.expected(data, teacher))
     packing, rows_S = need.rows(data)
     if isinstance(run.recipe.alignment, Different):
         return FromOtherContext(reader, run.recipe.target, data.train, packing, rows_S)
     return FromCache(reader, run.recipe.target, rows_S)
+
+
+def cached_classes(supervision: Supervision) -> dict[str, float]:
+    if not isinstance(supervision, FromCache | FromOtherContext):
+        return {}
+    manifest = supervision.reader.manifest
+    return {"unique_classes": manifest.classes / manifest.positions}
 
 
 def learning_rate(step: int, steps: int, optimiser: Optimiser) -> float:
@@ -156,55 +220,3 @@ def learning_rate(step: int, steps: int, optimiser: Optimiser) -> float:
         return optimiser.peak_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
     return optimiser.final_rate + (optimiser.peak_rate - optimiser.final_rate) * (1 + math.cos(math.pi * done)) / 2
-
-
-@torch.no_grad()
-def evaluate(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel | None,
-    held_out: Packing,
-    sequences: int,
-    vocabulary: int,
-    machine: Machine,
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics and curves on the first `sequences` held-out rows (all of them if there are fewer)."""
-    student.eval()
-    tally = Tally()
-    for indices_B in np.array_split(np.arange(min(sequences, len(held_out))), max(1, sequences // 16)):
-        if not len(indices_B):
-            continue
-        rows = torch.from_numpy(held_out.rows(indices_B)).to(machine.device)
-        with machine.precision():
-            logits_NV = logits_of(student, rows[:, :-1], vocabulary).flatten(0, 1)
-            teacher_NV = None if teacher is None else logits_of(teacher, rows[:, :-1], vocabulary).flatten(0, 1)
-        tally.add(logits_NV, rows[:, 1:].flatten(), teacher_NV)
-    return tally.metrics(teacher is not None), {"reliability": tally.calibration.curve()}
-
-
-def save(path: Path, step: int, student: PreTrainedModel, optimiser: torch.optim.Optimizer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    torch.save({"step": step, "student": student.state_dict(), "optimiser": optimiser.state_dict()}, draft)
-    draft.replace(path)
-
-
-def restore(path: Path, student: PreTrainedModel, optimiser: torch.optim.Optimizer) -> int:
-    """The step to go on from; 0 without a checkpoint."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    student.load_state_dict(state["student"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["step"]
-
-
-def publish(student: PreTrainedModel, data: Data, folder: Path) -> None:
-    """A checkpoint that AutoModelForCausalLM and AutoTokenizer load, complete or not there at all."""
-    draft = folder.with_name(folder.name + ".draft")
-    student.save_pretrained(draft)
-    data.tokenizer.save(draft)
-    if folder.exists():
-        for old in folder.iterdir():
-            old.unlink()
-        folder.rmdir()
-    draft.rename(folder)

@@ -38,6 +38,7 @@ def plant(
     curves: dict[str, Any] | None = None,
     settings: dict[str, Any] = SETTINGS,
     recipe: dict[str, Any] | None = None,
+    methods: dict[str, str] | None = None,
 ) -> Path:
     """Write one finished run and return its folder."""
     run_id = f"{run_id}-s{seed}"
@@ -54,6 +55,7 @@ def plant(
         "corpus": {"name": "stdlib", "fingerprint": corpus},
         "packing": f"p{seed}",
         "code": code,
+        "methods": methods or {},
         "commit": "",
         "versions": {},
         "hardware": {"machine": "x86_64", "cores": 2, "gpu": None},

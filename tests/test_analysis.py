@@ -106,6 +106,17 @@ def test_unlike_records_are_never_averaged(tmp_path: Path, other: dict[str, str]
     assert any("left out" in note and next(iter(other.values())) in note for note in table.attrs["notes"])
 
 
+def test_records_of_a_method_s_older_code_are_left_out(tmp_path: Path) -> None:
+    """Two seeds of today's TopK, one of another; the records of FullKD stay whatever TopK is."""
+    for seed in (0, 1):
+        plant(tmp_path, "topk", top_k(12), seed, {"lm_loss": 3.0}, methods={"TopK": "new", "ForwardKL": "same"})
+    plant(tmp_path, "topk", top_k(12), 2, {"lm_loss": 99.0}, methods={"TopK": "old", "ForwardKL": "same"})
+    plant(tmp_path, "full", {}, 0, {"lm_loss": 2.0}, methods={"Full": "f", "ForwardKL": "same"})
+    table = load.frame(exhibit(), load.records(tmp_path), "logged")
+    assert sorted(table["value"]) == [2.0, 3.0, 3.0]
+    assert any("topk-s2" in note for note in table.attrs["notes"])
+
+
 def test_a_scale_that_changed_its_sizes_is_not_averaged(tmp_path: Path) -> None:
     plant_all(tmp_path)
     plant(tmp_path, "full-big", {}, 7, {"lm_loss": 99.0}, settings={"tokens": 5})

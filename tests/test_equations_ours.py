@@ -11,14 +11,13 @@ import torch
 from test_equations import BY_NAME, WRONG
 from torch import Generator, Tensor
 
-import replication.positions as positions
 from paper_tables.equations.draws import normalised, sequences
 from paper_tables.equations.equation import State, arguments, words
 from paper_tables.equations.tad_divergence import HEADS
 from replication.cache.choose import codec_for
 from replication.cache.codec import CountsCodec
 from replication.divergences import ForwardKL, GhostToken, TailAware
-from replication.loss import distillation_loss
+from replication.loss import FromLogits, distillation_loss
 from replication.positions import AllPositions, TopFraction
 from replication.schedules import TwoStage
 from replication.targets import DenseTarget, Full, RandomSampling, SparseTarget, TopK, counted, draw
@@ -92,9 +91,10 @@ def found_by_draw(teacher: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def selected(scores: np.ndarray, keep: float) -> int:
+    signals = FromLogits(torch.zeros(1, len(scores), 2), torch.zeros(1, len(scores)).long(), DenseTarget(torch.ones(0)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(positions, "entropy", lambda logits: torch.from_numpy(scores)[None])
-        weights = TopFraction(keep)(torch.zeros(1, len(scores), 2), torch.zeros(1, len(scores)))
+        patch.setattr(FromLogits, "student_entropy", lambda self: torch.from_numpy(scores)[None])
+        weights = TopFraction(keep)(signals)
     return int((weights > 0).sum())
 
 

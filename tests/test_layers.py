@@ -20,6 +20,7 @@ ARROW = {
     "replication": ("paper_tables",),
     "toy": (
         "paper_tables",
+        "replication.digest",
         "replication.record",
         "replication.recipe",
         "replication.scale",

@@ -104,10 +104,14 @@ def test_seeds() -> None:
             seeds(wrong)
 
 
-def write_record(folder: Path, run: Run, code: str = "a", corpus: str = "c", done: bool = True) -> None:
+def write_record(
+    folder: Path, run: Run, code: str = "a", corpus: str = "c", method: str = "m", done: bool = True
+) -> None:
     place = folder / run.scale.name / run.id
     place.mkdir(parents=True)
-    (place / "config.json").write_text(json.dumps({"code": code, "corpus": {"fingerprint": corpus}}))
+    (place / "config.json").write_text(
+        json.dumps({"code": code, "corpus": {"fingerprint": corpus}, "methods": {"RandomSampling": method}})
+    )
     if done:
         (place / "summary.json").write_text("{}")
 
@@ -126,7 +130,12 @@ def test_complete_records_of_one_code_are_promoted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("second", "message"),
-    [({"done": False}, "not complete"), ({"code": "b"}, "versions of the code"), ({"corpus": "d"}, "several corpora")],
+    [
+        ({"done": False}, "not complete"),
+        ({"code": "b"}, "versions of the code"),
+        ({"corpus": "d"}, "several corpora"),
+        ({"method": "n"}, "versions of RandomSampling"),
+    ],
 )
 def test_incomplete_or_mixed_records_are_not_promoted(tmp_path: Path, second: dict[str, object], message: str) -> None:
     first, other = two_runs()

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from replication.divergences import ReverseKL, TailAware
-from replication.positions import POSITIONS, AllPositions, HardTokens, TopFraction
+from replication.positions import HardTokens, TopFraction
 from replication.recipe import AXES
 from replication.recipe import method as stated_method
 from replication.schedules import SCHEDULES, Constant, TwoStage, WarmupStableDecay
@@ -203,55 +203,6 @@ def test_masked_classes_are_never_drawn(exponent: float) -> None:
     logits[:, -4:] = -torch.inf
     target = RandomSampling(200, exponent)(logits, LABELS, Generator().manual_seed(0))
     assert (target.dense(CLASSES)[:, -4:] == 0).all()
-
-
-# positions
-
-
-def student_logits(sequences: int, length: int) -> Tensor:
-    return teacher_logits(sequences * length, CLASSES, seed=9).view(sequences, length, CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("length", "keep"), [(10, "0.2"), (7, "0.2"), (3, "0.5"), (100, "0.07"), (50, "0.14"), (9, "1")]
-)
-def test_top_fraction_keeps_exactly_the_most_uncertain(length: int, keep: str) -> None:
-    """SE-KD Eq. 6, student entropy; ceil(keep * L) in exact arithmetic (0.07 * 100 is 7, not 7.000000000000001)."""
-    logits = student_logits(3, length)
-    weights = TopFraction(float(keep))(logits, torch.rand(3, length))
-    masks = [oracle.top_fraction([oracle.entropy(row) for row in rows], keep) for rows in logits.double().numpy()]
-    assert (weights > 0).int().tolist() == masks
-    np.testing.assert_allclose(weights.mean(1).numpy(), 1, rtol=0, atol=1e-6)
-
-
-def test_top_fraction_keeps_its_number_when_all_positions_tie() -> None:
-    weights = TopFraction(0.2)(torch.zeros(2, 10, CLASSES), torch.rand(2, 10))
-    assert (weights > 0).sum(1).tolist() == [2, 2]
-
-
-def test_top_fraction_is_blind_to_the_teacher() -> None:
-    logits = student_logits(2, 10)
-    assert torch.equal(TopFraction()(logits, torch.zeros(2, 10)), TopFraction()(logits, torch.rand(2, 10)))
-
-
-@pytest.mark.parametrize(("ratio", "hard", "number"), [(2.0, 0.5, 4), (1.5, 0.25, 2), (1.0, 0.5, 4)])
-def test_hard_tokens_learn_faster_at_the_same_average(ratio: float, hard: float, number: int) -> None:
-    confidences = [0.9, 0.1, 0.5, 0.3, 0.05, 0.7, 0.8, 0.2]
-    weights = HardTokens(ratio, hard)(student_logits(2, 4), torch.tensor(confidences).view(2, 4))
-    np.testing.assert_allclose(
-        weights.flatten().numpy(), oracle.hard_token_weights(confidences, ratio, number), rtol=0, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("name", POSITIONS)
-def test_position_weights_average_to_one(name: str) -> None:
-    weights = POSITIONS[name]()(student_logits(3, 8), torch.rand(3, 8, generator=Generator().manual_seed(0)))
-    assert weights.shape == (3, 8)
-    assert float(weights.mean()) == pytest.approx(1, abs=1e-6)
-
-
-def test_all_positions_weigh_the_same() -> None:
-    assert torch.equal(AllPositions()(student_logits(2, 4), torch.rand(2, 4)), torch.ones(2, 4))
 
 
 # schedules

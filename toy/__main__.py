@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from paper_tables import spec
-from replication.recipe import seeds
+from replication.recipe import methods_of, seeds
 from replication.record import ROOT, Record, provenance
 from replication.scale import load_scale
 from toy.study import Run, decisive, stated_run, study
@@ -133,7 +133,7 @@ def execute(run: Run, results: Path) -> str:
     except ValueError as error:
         raise StudyError(run.id, str(error)) from None
     stated = {"recipe": run.recipe, "changed": run.changed, "scale": run.scale, "seed": run.seed}
-    known = provenance(decisive(run.study))
+    known = provenance(methods_of(run.setting), decisive(run.study))
     record.open({**known, "run_id": run.id, **stated, "settings": run.sizes, "corpus": corpus, "packing": "none"})
     record.finish(metrics, curves)
     return run.id

@@ -22,11 +22,11 @@ from tqdm import tqdm
 
 from replication.divergences import Divergence, ForwardKL
 from replication.recipe import one_of
-from replication.record import ROOT, code_digest, generator
+from replication.record import ROOT, generator
 from replication.targets import AnyTarget, OneHot, SparseTarget, Target, at_least_one, positive
 from toy.images import CLASSES, Images, images
 from toy.resnet import resnet
-from toy.study import decisive
+from toy.study import code_of
 from toy.views import Views, layout
 
 PARTS = ("resnet.py", "views.py", "shapes.py")  # files of this folder that decide the numbers too
@@ -253,15 +253,15 @@ def precision() -> Any:
 def place(setting: Setting, seed: int) -> Path:
     """Where a network lies: named by all that decides it."""
     parts = {name: [type(value).__name__, str(value)] for name, value in vars(setting).items()}
-    key = json.dumps([parts, seed, images().fingerprint, code()], sort_keys=True)
+    key = json.dumps([parts, seed, images().fingerprint, code(setting)], sort_keys=True)
     folder = Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")) / "toy" / "cifar"
     return folder / f"{setting.network}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
 
 @cache
-def code() -> str:
+def code(setting: Setting) -> str:
     """Once a process: a file that is edited while the study runs does not part it from its teacher."""
-    return code_digest(decisive("cifar"))
+    return code_of("cifar", setting)
 
 
 def restored(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float, float]:

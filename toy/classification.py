@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from replication.divergences import Divergence, ForwardKL
 from replication.recipe import identified, one_of, plain
-from replication.record import ROOT, code_digest, generator
+from replication.record import ROOT, generator
 from replication.targets import DenseTarget, OneHot, Target, at_least_one, positive
 from toy.checkpoint import Checkpoint
 from toy.gaussians import Problem, drawn
-from toy.study import decisive
+from toy.study import code_of
 
 PARTS = ("gaussians",)  # files of this folder that decide the numbers too
 BINS = 15  # equal-width bins of top-1 confidence, as for the language models, whose evaluation toys do not import
@@ -214,14 +214,14 @@ def file_of(setting: Setting, seed: int) -> Path:
     """Where the network of a setting lies: named by all that decides its weights, code and device included."""
     known = {item.name: plain(getattr(setting, item.name)) for item in fields(setting) if item.name != "evaluation"}
     words = "-".join([setting.role, known["target"]["name"], known["divergence"]["name"]])
-    known |= {"code": code(), "torch": torch.__version__}
+    known |= {"code": code(setting), "torch": torch.__version__}
     name = identified(words.lower(), known, device().type, seed)
     return Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")) / "toy" / "classification" / f"{name}.pt"
 
 
 @cache
-def code() -> str:
-    return code_digest(decisive("classification"))
+def code(setting: Setting) -> str:
+    return code_of("classification", setting)
 
 
 def stream(seed: int, *purpose: str) -> Generator:

@@ -14,7 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from replication.recipe import AXES, identified, made, method, named, one_of, plain, plain_words, without_defaults
+from replication.digest import digests
+from replication.recipe import (
+    AXES,
+    identified,
+    made,
+    method,
+    methods_of,
+    named,
+    one_of,
+    plain,
+    plain_words,
+    without_defaults,
+)
 
 STUDIES = ("zipf", "classification", "listing", "cifar", "fields", "martingale", "risk")
 SIZES = Path(__file__).with_name("sizes.toml")
@@ -102,8 +114,13 @@ def sizes() -> dict[str, Any]:
 
 
 def decisive(name: str) -> list[Path]:
-    """The files that decide a study's numbers: its own, its PARTS (of this folder), `replication`'s mathematics."""
+    """The files that decide a study's numbers beside the axes: its own and its PARTS (of this folder), and the loss."""
     here = Path(__file__).parent
-    axes = ("targets", "divergences", "positions", "samples", "schedules", "loss")
     own = [(here / part).with_suffix(".py") for part in (name, *getattr(study(name), "PARTS", ()))]
-    return [*own, *(here.parent / "replication" / f"{axis}.py" for axis in axes)]
+    return [*own, here.parent / "replication" / "loss.py"]
+
+
+def code_of(name: str, setting: Any) -> str:
+    """One word for all code that decides this setting's numbers: names what is kept between runs."""
+    found = digests(decisive(name), methods_of(setting))
+    return "-".join([found.code, *found.methods.values()])

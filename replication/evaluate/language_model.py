@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
+
+from replication.machine import Machine
+from replication.model import logits_of
+from replication.packing import Packing
 
 BINS = 15  # equal-width bins of top-1 confidence; RS-KD does not state its number
 
@@ -67,3 +73,26 @@ class Tally:
         if with_teacher:
             found |= {"agreement": self.same_top / self.tokens, "acceptance": self.accepted / self.tokens}
         return found
+
+
+@torch.no_grad()
+def evaluate(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    held_out: Packing,
+    sequences: int,
+    vocabulary: int,
+    machine: Machine,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Metrics and curves on the first `sequences` held-out rows (all of them if there are fewer)."""
+    student.eval()
+    tally = Tally()
+    for indices_B in np.array_split(np.arange(min(sequences, len(held_out))), max(1, sequences // 16)):
+        if not len(indices_B):
+            continue
+        rows = torch.from_numpy(held_out.rows(indices_B)).to(machine.device)
+        with machine.precision():
+            logits_NV = logits_of(student, rows[:, :-1], vocabulary).flatten(0, 1)
+            teacher_NV = None if teacher is None else logits_of(teacher, rows[:, :-1], vocabulary).flatten(0, 1)
+        tally.add(logits_NV, rows[:, 1:].flatten(), teacher_NV)
+    return tally.metrics(teacher is not None), {"reliability": tally.calibration.curve()}
