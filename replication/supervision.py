@@ -11,12 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from replication.cache.reader import Reader
+from replication.draws import Streams
 from replication.head import Head, TeacherStates
 from replication.machine import Machine
 from replication.model import head_of, hidden_of, is_linear, logits_of
 from replication.packing import Packing, positions_in
 from replication.record import generator
-from replication.targets import AnyTarget, DenseTarget, Full, SparseTarget, Target, one_hot
+from replication.targets import AnyTarget, Full, SparseTarget, Target, one_hot
 
 
 class Supervision(Protocol):
@@ -105,30 +106,13 @@ def from_teacher(teacher: PreTrainedModel, target: Target, vocabulary: int, seed
 
 def drawn(target: Target, logits_BLV: Tensor, labels_BL: Tensor, indices_B: np.ndarray, seed: int) -> AnyTarget:
     """The target of B sequences, each with a random stream of its own: a draw depends on no batch and no restart."""
-    parts = [
-        target(logits_LV, labels_L, stream(seed, int(index), logits_LV.device))
-        for logits_LV, labels_L, index in zip(logits_BLV, labels_BL, indices_B, strict=True)
-    ]
-    dense = [part.probs_NV for part in parts if isinstance(part, DenseTarget)]
-    if dense:
-        return DenseTarget(torch.cat(dense))
-    sparse = [part for part in parts if isinstance(part, SparseTarget)]
-    most = max(part.ids_NK.shape[1] for part in sparse)
-    spread = [part.spread_N for part in sparse if part.spread_N is not None]
-    return SparseTarget(
-        torch.cat([widened(part.ids_NK, most) for part in sparse]),
-        torch.cat([widened(part.weights_NK, most) for part in sparse]),
-        torch.cat(spread) if spread else None,
-    )
+    streams = Streams(tuple(stream(seed, int(index), logits_BLV.device) for index in indices_B))
+    return target(logits_BLV.flatten(0, 1), labels_BL.flatten(), streams)
 
 
 def stream(seed: int, sequence: int, device: torch.device) -> torch.Generator:
     cpu = generator(seed, "draw", sequence)
     return cpu if device.type == "cpu" else torch.Generator(device).manual_seed(cpu.initial_seed())
-
-
-def widened(rows_NK: Tensor, most: int) -> Tensor:
-    return torch.nn.functional.pad(rows_NK, (0, most - rows_NK.shape[1]))
 
 
 def finished(target: Target, ids_BLK: np.ndarray, weights_BLK: np.ndarray, labels_BL: Tensor) -> SparseTarget:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+
+from replication.draws import Randomness, counted, draw, probabilities, refuse_broken
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ AnyTarget = SparseTarget | DenseTarget
 class Target:
     """A point on the class axis. Subclasses are frozen dataclasses; their fields are the method's hyper-parameters."""
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> AnyTarget:
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> AnyTarget:
         raise NotImplementedError
 
     @property
@@ -77,7 +79,7 @@ class OneHot(Target):
 
     stored = None
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return one_hot(labels_N)
 
 
@@ -98,7 +100,7 @@ class Full(Target):
     def __post_init__(self) -> None:
         positive("Full.exponent", self.exponent)
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> DenseTarget:
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> DenseTarget:
         return DenseTarget(log_probs(teacher_logits_NV, self.exponent).exp())
 
 
@@ -111,12 +113,11 @@ class TopK(Target):
     def __post_init__(self) -> None:
         at_least_one("TopK.k", self.k)
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return self.keep(teacher_logits_NV)
 
     def keep(self, teacher_logits_NV: Tensor) -> SparseTarget:
-        top = log_probs(teacher_logits_NV).topk(classes("TopK.k", self.k, teacher_logits_NV), dim=-1)
-        return SparseTarget(top.indices, top.values.exp())
+        return SparseTarget(*largest(teacher_logits_NV, classes("TopK.k", self.k, teacher_logits_NV)))
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,12 @@ class TopP(Target):
         at_least_one("TopP.cap", self.cap)
         positive("TopP.exponent", self.exponent)
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         cap = classes("TopP.cap", self.cap, teacher_logits_NV)
-        top = log_probs(teacher_logits_NV, self.exponent).topk(cap, dim=-1)
-        weights_NK = top.values.exp()
+        ids_NK, weights_NK = largest(teacher_logits_NV, cap, self.exponent)
         # a class stays while the mass before it has not yet reached p
         wanted_NK = weights_NK.double().cumsum(1) - weights_NK.double() < self.p
-        return SparseTarget(top.indices * wanted_NK, weights_NK * wanted_NK)
+        return SparseTarget(ids_NK * wanted_NK, weights_NK * wanted_NK)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class SmoothedTopK(Target):
     def complete(self, kept: SparseTarget, labels_N: Tensor) -> SparseTarget:
         return replace(kept, spread_N=residual(kept))
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return self.complete(self.stored.keep(teacher_logits_NV), labels_N)
 
 
@@ -188,7 +188,7 @@ class NaiveFix(Target):
             weights_NK=torch.cat([kept.weights_NK + rest_N1 * among_NK, rest_N1 * outside_N1], 1),
         )
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return self.complete(self.stored.keep(teacher_logits_NV), labels_N)
 
 
@@ -210,46 +210,32 @@ class RandomSampling(Target):
                 f"RandomSampling.exponent is {self.exponent}; the proposal is teacher ** exponent: give a number >= 0."
             )
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> SparseTarget:
-        log_teacher_NV = log_probs(teacher_logits_NV)
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
+        ids_NK, counts_NK = counted(draw(teacher_logits_NV, self.draws, generator, self.exponent))
         if self.exponent == 1:
-            ids_NK, counts_NK = counted(draw(log_teacher_NV.exp(), self.draws, generator))
             return SparseTarget(ids_NK, counts_NK / self.draws)
-        # a class the teacher rules out (-inf) is never proposed, not even uniformly
-        log_proposal_NV = log_probs(
-            (self.exponent * log_teacher_NV).masked_fill(log_teacher_NV == -torch.inf, -torch.inf)
-        )
-        ids_NK, counts_NK = counted(draw(log_proposal_NV.exp(), self.draws, generator))
-        log_ratio_NK = log_teacher_NV.gather(1, ids_NK) - log_proposal_NV.gather(1, ids_NK)
+        # log teacher - log proposal, up to a number of the row that normalising takes out again
+        log_ratio_NK = (1 - self.exponent) * teacher_logits_NV.gather(1, ids_NK).float()
         # the largest ratio is taken out before exp: uniform proposals give ratios over many orders of magnitude
         log_ratio_NK = log_ratio_NK.masked_fill(counts_NK == 0, -torch.inf)
         weights_NK = counts_NK * (log_ratio_NK - log_ratio_NK.amax(1, keepdim=True)).exp()
-        return SparseTarget(ids_NK, weights_NK / weights_NK.sum(1, keepdim=True))
+        # float64: how many unused slots there are, which is the batch's doing, must not move a rounding
+        sum_N1 = weights_NK.sum(1, keepdim=True, dtype=torch.float64)
+        return SparseTarget(ids_NK, (weights_NK / sum_N1).float())
 
 
-def draw(probs_NV: Tensor, draws: int, generator: Generator) -> Tensor:
-    """Class ids drawn with replacement by inverse transform, sorted within each row, [N, draws]."""
-    # float64: a float32 running sum over 10^5 classes does not end at one and starves the tail
-    cumulative_NV = probs_NV.double().cumsum(1)
-    total_N1 = cumulative_NV[:, -1:]
-    uniform_ND = torch.rand(
-        len(probs_NV), draws, dtype=torch.float64, device=probs_NV.device, generator=generator
-    ).sort(1)[0]
-    # right=True never lands on a class of probability zero; the largest float below the total never falls off the end
-    points_ND = torch.minimum(uniform_ND * total_N1, total_N1.nextafter(torch.zeros_like(total_N1)))
-    return torch.searchsorted(cumulative_NV, points_ND, right=True)
+def largest(logits_NV: Tensor, k: int, exponent: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The k largest classes of softmax(exponent * logits) and their probabilities, [N, k] each, without its [N, V].
 
-
-def counted(sorted_ids_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Unique ids and how often each was drawn, [N, K] each; unused slots are id 0, count 0."""
-    first_ND = torch.ones_like(sorted_ids_ND, dtype=torch.bool)
-    first_ND[:, 1:] = sorted_ids_ND[:, 1:] != sorted_ids_ND[:, :-1]
-    slot_ND = first_ND.cumsum(1) - 1
-    ids_ND = torch.zeros_like(sorted_ids_ND).scatter_(1, slot_ND, sorted_ids_ND)
-    counts_ND = torch.zeros(sorted_ids_ND.shape, device=sorted_ids_ND.device)
-    counts_ND.scatter_add_(1, slot_ND, torch.ones_like(counts_ND))
-    kept = int(slot_ND[:, -1].max()) + 1
-    return ids_ND[:, :kept], counts_ND[:, :kept]
+    Raises ValueError where a row has no distribution.
+    """
+    ids_NK = logits_NV.topk(k, dim=-1).indices
+    return ids_NK, torch.cat(
+        [
+            (probs_RV.gather(1, ids_NK[rows]) / probs_RV.sum(1, keepdim=True)).float()
+            for rows, probs_RV in probabilities(logits_NV, exponent)
+        ]
+    )
 
 
 def residual(kept: SparseTarget) -> Tensor:
@@ -264,12 +250,7 @@ def log_probs(logits_NV: Tensor, exponent: float = 1.0) -> Tensor:
     """
     logits_NV = logits_NV.float() * exponent if exponent != 1 else logits_NV.float()
     total_N1 = logits_NV.logsumexp(-1, keepdim=True)
-    if not bool(torch.isfinite(total_N1).all()):
-        row = int((~torch.isfinite(total_N1[:, 0])).nonzero()[0, 0])
-        raise ValueError(
-            f"Teacher logits at position {row} are not a distribution (NaN or infinite). "
-            "Check the teacher's precision: bfloat16 or float32 instead of float16 often mends it."
-        )
+    refuse_broken(total_N1[:, 0])
     return logits_NV - total_N1
 
 

@@ -17,10 +17,11 @@ from paper_tables.equations.tad_divergence import HEADS
 from replication.cache.choose import codec_for
 from replication.cache.codec import CountsCodec
 from replication.divergences import ForwardKL, GhostToken, TailAware
+from replication.draws import counted, draw
 from replication.loss import FromLogits, distillation_loss
 from replication.positions import AllPositions, TopFraction
 from replication.schedules import TwoStage
-from replication.targets import DenseTarget, Full, RandomSampling, SparseTarget, TopK, counted, draw
+from replication.targets import DenseTarget, Full, RandomSampling, SparseTarget, TopK
 
 Ours = Callable[..., Any]
 
@@ -87,7 +88,7 @@ def batch_loss(targets: np.ndarray, students: np.ndarray) -> float:
 def found_by_draw(teacher: np.ndarray, points: np.ndarray) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "rand", lambda *size, **options: torch.from_numpy(points)[None])
-        return draw(torch.from_numpy(teacher)[None], len(points), Generator())[0].numpy()
+        return draw(torch.from_numpy(teacher).log()[None], len(points), Generator())[0].numpy()
 
 
 def selected(scores: np.ndarray, keep: float) -> int:

@@ -13,10 +13,11 @@ from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from replication.divergences import ForwardKL
+from replication.draws import counted, draw
 from replication.loss import distillation_loss
 from replication.positions import AllPositions
 from replication.schedules import Constant
-from replication.targets import Full, RandomSampling, SparseTarget, TopK, counted, draw
+from replication.targets import Full, RandomSampling, SparseTarget, TopK
 
 CLASSES, ROWS, DRAWS = 20, 6, 50
 
@@ -218,7 +219,7 @@ def test_emptying_the_teacher_in_place_spoils_nothing_as_the_running_sum_is_a_co
 def test_our_draws_of_the_same_points_give_the_same_target_and_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, drawn, student = logits(0).softmax(1), points(12), logits(1)
     monkeypatch.setattr(torch, "rand", lambda *size, **options: drawn)
-    ids_NK, counts_NK = counted(draw(teacher, 12, Generator()))
+    ids_NK, counts_NK = counted(draw(teacher.log(), 12, Generator()))
     target = SparseTarget(ids_NK, counts_NK.double() / 12)
     printed = printed_draws(teacher.clone(), drawn)
     np.testing.assert_allclose(target.dense(CLASSES).numpy(), printed.numpy(), rtol=0, atol=1e-15)
@@ -234,7 +235,7 @@ def test_more_draws_than_classes_are_refused_by_the_printed_ones_alone() -> None
     """index may not be larger than src; 50 draws from 1,024 classes are fine."""
     with pytest.raises(RuntimeError, match="Expected index"):
         printed_draws(logits(0).softmax(1), points(CLASSES + 1))
-    assert draw(logits(0).softmax(1), CLASSES + 1, Generator()).shape == (ROWS, CLASSES + 1)
+    assert draw(logits(0), CLASSES + 1, Generator()).shape == (ROWS, CLASSES + 1)
 
 
 def test_a_point_beyond_the_running_sum_is_no_class() -> None:

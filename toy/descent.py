@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from replication.divergences import Divergence, ForwardKL
+from replication.draws import draw
 from replication.record import generator
-from replication.targets import DenseTarget, Target, draw
+from replication.targets import DenseTarget, Target
 from toy.outcomes import Outcomes, gradients, only
 
 QUIET, LOOK = 1e-11, 50  # descent is over when no gradient is larger; steps from one look to the next
@@ -48,7 +49,7 @@ def sampled(
     logits_1V: Tensor, target: Target, teacher_logits_V: Tensor, divergence: Divergence, step: float, seed: int
 ) -> Tensor:
     """Descent that draws a ground truth and a target at every step, [T, 1, V]."""
-    labels_T1 = draw(teacher_logits_V.softmax(0).expand(SAMPLED, -1), 1, generator(seed, "fields", "labels"))
+    labels_T1 = draw(teacher_logits_V.expand(SAMPLED, -1), 1, generator(seed, "fields", "labels"))
     draws = generator(seed, "fields", "draws")
     path = [logits_1V]
     for label_1 in labels_T1:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from replication.draws import draw
 from replication.recipe import one_of
 from replication.record import generator
-from replication.targets import at_least_one, draw
+from replication.targets import at_least_one
 from toy.expectations import mean_deviation, seen
 from toy.octaves import Curves, curves, grouped
 
@@ -112,7 +113,7 @@ def run(setting: Setting, seed: int) -> tuple[Metrics, Curves]:
 
 def rounds(setting: Setting, teacher_V: Tensor, seed: int) -> Tensor:
     """The draws of every round in the order drawn, [R, D]."""
-    drawn = draw(teacher_V[None], setting.rounds * setting.draws, generator(seed, "listing", "draws"))[0]
+    drawn = draw(teacher_V.log()[None], setting.rounds * setting.draws, generator(seed, "listing", "draws"))[0]
     # `draw` sorts, and the printed toy weighs draws by their order
     order = torch.randperm(len(drawn), generator=generator(seed, "listing", "order"))
     return drawn[order].view(setting.rounds, setting.draws)

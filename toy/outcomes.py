@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from replication.divergences import Divergence
+from replication.draws import counted
 from replication.record import generator
-from replication.targets import AnyTarget, RandomSampling, SparseTarget, Target, counted
+from replication.targets import AnyTarget, RandomSampling, SparseTarget, Target
 
 MOST = 50_000  # outcomes of a random target
 

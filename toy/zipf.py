@@ -12,9 +12,10 @@ import torch
 from torch import Generator, Tensor
 
 from replication.divergences import Divergence, ForwardKL, GhostToken
+from replication.draws import draw
 from replication.recipe import one_of
 from replication.record import generator
-from replication.targets import AnyTarget, Full, SmoothedTopK, Target, TopK, TopP, at_least_one, draw, positive
+from replication.targets import AnyTarget, Full, SmoothedTopK, Target, TopK, TopP, at_least_one, positive
 from toy import next_token
 from toy.expectations import Law, law
 from toy.octaves import Curves, curves, grouped
@@ -139,7 +140,7 @@ def targets(setting: Setting, log_teacher_V: Tensor, labels: Generator, draws: G
     """The target of every round, many rounds at a time; of one round where all are equal."""
     rounds = 1 if isinstance(setting.target, FIXED) else setting.rounds
     # the ground truth of each round; sorted, which no sum over rounds sees
-    labels_R = draw(log_teacher_V.exp()[None], rounds, labels)[0]
+    labels_R = draw(log_teacher_V[None], rounds, labels)[0]
     logits_V = log_teacher_V.float()
     for labels_N in labels_R.split(max(1, CHUNK // setting.vocabulary)):
         yield setting.target(logits_V.expand(len(labels_N), -1), labels_N, draws)

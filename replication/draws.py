@@ -1,0 +1,146 @@
+"""Drawing classes from logits: points in [0, 1) from random streams, and the classes that they fall on.
+
+Inverse transform by block sums: a row's probabilities are summed block by block, a point finds its block in the running
+sum of the blocks, and only blocks that are hit are summed class by class. A sampler with points of its own calls `at`.
+
+Axis letters: N positions, R of them at a time, V classes, D draws, M blocks of W classes, K kept classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+# probabilities held at a time: few enough for the cache of a CPU's thread, many enough to fill a GPU (not yet measured)
+A_THREAD, A_GPU = 2**20, 2**26
+
+
+@dataclass(frozen=True)
+class Streams:
+    """A random stream for each of several equally long sequences: taken together they are drawn as each would be alone.
+
+    Stands wherever a generator does.
+    """
+
+    each: tuple[Generator, ...]
+
+
+Randomness = Generator | Streams
+
+
+def draw(logits_NV: Tensor, draws: int, generator: Randomness, exponent: float = 1.0) -> Tensor:
+    """Class ids drawn with replacement from softmax(exponent * logits), sorted within each row, [N, draws]."""
+    return at(logits_NV, uniform(generator, len(logits_NV), draws, logits_NV.device), exponent).sort(1)[0]
+
+
+def uniform(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
+    """Independent points in [0, 1), float64 [rows, draws]; of Streams, each sequence's rows from its own."""
+    streams = generator.each if isinstance(generator, Streams) else (generator,)
+    assert rows % len(streams) == 0, f"{rows} rows are not {len(streams)} equally long sequences"
+    share = rows // len(streams)
+    return torch.cat([torch.rand(share, draws, dtype=torch.float64, device=device, generator=each) for each in streams])
+
+
+def at(logits_NV: Tensor, points_ND: Tensor, exponent: float = 1.0) -> Tensor:
+    """The classes on which float64 points in [0, 1) fall in the running sum of softmax(exponent * logits), [N, D].
+
+    Never a class without probability, whatever the point. Logits are read once and no second [N, V] is made. Not yet
+    measured on a GPU. Raises ValueError where a row has no distribution.
+    """
+    classes, draws = logits_NV.shape[1], points_ND.shape[1]
+    width = block_width(classes, draws)
+    ids_ND = torch.empty_like(points_ND, dtype=torch.int64)
+    for rows, probs_RV in probabilities(logits_NV, exponent, beside=draws):
+        block_RD, along_RD = located(block_sums(probs_RV, width), points_ND[rows])
+        ids_RDW = block_RD[:, :, None] * width + torch.arange(width, device=ids_ND.device)
+        hit_RDW = probs_RV.gather(1, ids_RDW.clamp_max(classes - 1).flatten(1)).view(ids_RDW.shape)
+        step_RD1, _ = located(hit_RDW.masked_fill_(ids_RDW >= classes, 0), along_RD[:, :, None])
+        ids_ND[rows] = block_RD * width + step_RD1[:, :, 0]
+    return ids_ND
+
+
+def block_width(classes: int, draws: int) -> int:
+    """Twice as many blocks to look through as classes in the blocks that are hit, which cost about twice as much."""
+    return max(1, math.isqrt(classes // (2 * draws)))
+
+
+def block_sums(probs_RV: Tensor, width: int) -> Tensor:
+    """[R, M]; the last block is what is left over, be it nothing."""
+    whole = probs_RV.shape[1] // width
+    mass_RM = probs_RV.new_empty(len(probs_RV), whole + 1)
+    torch.sum(probs_RV[:, : whole * width].unflatten(1, (whole, width)), 2, out=mass_RM[:, :-1])
+    torch.sum(probs_RV[:, whole * width :], 1, out=mass_RM[:, -1])
+    return mass_RM
+
+
+def located(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor]:
+    """In which item each point in [0, 1) falls, and how far along that item it stands, in [0, 1]; [..., D] each.
+
+    The points are scaled to the masses' own sum: it need not be one, and a place along an item may round to 1.
+    """
+    # float64: a float32 running sum over 10^5 classes does not end at one and starves the tail
+    upto_XM = mass_XM.cumsum(-1, dtype=torch.float64)
+    total_X1 = upto_XM[..., -1:]
+    # right=True never lands on mass zero; the largest float below the total never falls off the end
+    place_XD = torch.minimum(points_XD * total_X1, total_X1.nextafter(torch.zeros_like(total_X1)))
+    # only NaN stands beyond the last item, until its row is refused
+    item_XD = torch.searchsorted(upto_XM, place_XD, right=True).clamp_max(mass_XM.shape[-1] - 1)
+    end_XD = upto_XM.gather(-1, item_XD)
+    start_XD = torch.where(item_XD > 0, upto_XM.gather(-1, (item_XD - 1).clamp_min(0)), 0)
+    return item_XD, (place_XD - start_XD) / (end_XD - start_XD)
+
+
+@torch.no_grad()
+def probabilities(logits_NV: Tensor, exponent: float, beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
+    """softmax(exponent * logits) as (rows, [R, V]), float32 or better, in a buffer that the next rows overwrite.
+
+    They sum to one within a few float32 roundings only. `beside`: numbers that the caller holds for each row. After the
+    last rows: ValueError if one of all had no distribution.
+    """
+    positions, classes = logits_NV.shape
+    dtype = torch.promote_types(logits_NV.dtype, torch.float32)
+    size = min(positions, max(1, held(logits_NV.device) // max(classes, beside)))
+    buffer_RV = torch.empty(size, classes, dtype=dtype, device=logits_NV.device)
+    scaled_RV = buffer_RV if exponent == 1 else torch.empty_like(buffer_RV)
+    some_N = torch.empty(positions, dtype=dtype, device=logits_NV.device)
+    for start in range(0, positions, size):
+        rows = slice(start, min(start + size, positions))
+        logits_RV, probs_RV = logits_NV[rows], buffer_RV[: rows.stop - start]
+        if exponent != 1:
+            # at exponent 0 too a class that is ruled out stays so: 0 * -inf would be NaN
+            power = max(exponent, 1e-30)
+            logits_RV = scaled_RV[: rows.stop - start].copy_(logits_RV).mul_(power)
+        torch.softmax(logits_RV, -1, dtype=dtype, out=probs_RV)
+        some_N[rows] = probs_RV[:, 0]  # a softmax is NaN throughout or nowhere
+        yield rows, probs_RV
+    refuse_broken(some_N)
+
+
+def held(device: torch.device) -> int:
+    return A_THREAD * torch.get_num_threads() if device.type == "cpu" else A_GPU
+
+
+def refuse_broken(by_position_N: Tensor) -> None:
+    """ValueError for the first position that is not finite; on a GPU the one wait."""
+    if not bool(torch.isfinite(by_position_N).all()):
+        position = int((~torch.isfinite(by_position_N)).nonzero()[0, 0])
+        raise ValueError(
+            f"Teacher logits at position {position} are not a distribution (NaN or infinite). "
+            "Check the teacher's precision: bfloat16 or float32 instead of float16 often mends it."
+        )
+
+
+def counted(sorted_ids_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Unique ids and how often each was drawn, [N, K] each; unused slots are id 0, count 0."""
+    first_ND = torch.ones_like(sorted_ids_ND, dtype=torch.bool)
+    first_ND[:, 1:] = sorted_ids_ND[:, 1:] != sorted_ids_ND[:, :-1]
+    slot_ND = first_ND.cumsum(1) - 1
+    ids_ND = torch.zeros_like(sorted_ids_ND).scatter_(1, slot_ND, sorted_ids_ND)
+    counts_ND = torch.zeros(sorted_ids_ND.shape, device=sorted_ids_ND.device)
+    counts_ND.scatter_add_(1, slot_ND, torch.ones_like(counts_ND))
+    kept = int(slot_ND[:, -1].max()) + 1
+    return ids_ND[:, :kept], counts_ND[:, :kept]
