@@ -3,7 +3,7 @@
 Inverse transform by block sums: a row's probabilities are summed block by block, a point finds its block in the running
 sum of the blocks, and only blocks that are hit are summed class by class. A sampler with points of its own calls `at`.
 
-Axis letters: N positions, R of them at a time, V classes, D draws, M blocks of W classes, K kept classes.
+Axis letters: N positions, R of them at a time, V classes, D draws, M items (blocks of W classes), K kept.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-# probabilities held at a time: few enough for the cache of a CPU's thread, many enough to fill a GPU (not yet measured)
-A_THREAD, A_GPU = 2**20, 2**26
+# probabilities held at a time: few enough for a CPU's last cache, so many that its threads seldom wait for each other,
+# and on a GPU many enough to fill it (not yet measured)
+ON_CPU, ON_GPU = 2**23, 2**26
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,14 @@ def at(logits_NV: Tensor, points_ND: Tensor, exponent: float = 1.0) -> Tensor:
     """The classes on which float64 points in [0, 1) fall in the running sum of softmax(exponent * logits), [N, D].
 
     Never a class without probability, whatever the point. Logits are read once and no second [N, V] is made. Not yet
-    measured on a GPU. Raises ValueError where a row has no distribution.
+    measured on a GPU, whose running sums need not rise with every item: there "never" is up to 1e-16 of the mass.
+    Raises ValueError where a row has no distribution.
     """
-    classes, draws = logits_NV.shape[1], points_ND.shape[1]
-    width = block_width(classes, draws)
+    draws = points_ND.shape[1]
+    width = block_width(logits_NV.shape[1], draws)
     ids_ND = torch.empty_like(points_ND, dtype=torch.int64)
     for rows, probs_RV in probabilities(logits_NV, exponent, beside=draws):
-        block_RD, along_RD = located(block_sums(probs_RV, width), points_ND[rows])
-        ids_RDW = block_RD[:, :, None] * width + torch.arange(width, device=ids_ND.device)
-        hit_RDW = probs_RV.gather(1, ids_RDW.clamp_max(classes - 1).flatten(1)).view(ids_RDW.shape)
-        step_RD1, _ = located(hit_RDW.masked_fill_(ids_RDW >= classes, 0), along_RD[:, :, None])
-        ids_ND[rows] = block_RD * width + step_RD1[:, :, 0]
+        ids_ND[rows] = found(probs_RV, points_ND[rows], width)
     return ids_ND
 
 
@@ -68,13 +66,16 @@ def block_width(classes: int, draws: int) -> int:
     return max(1, math.isqrt(classes // (2 * draws)))
 
 
-def block_sums(probs_RV: Tensor, width: int) -> Tensor:
-    """[R, M]; the last block is what is left over, be it nothing."""
-    whole = probs_RV.shape[1] // width
-    mass_RM = probs_RV.new_empty(len(probs_RV), whole + 1)
-    torch.sum(probs_RV[:, : whole * width].unflatten(1, (whole, width)), 2, out=mass_RM[:, :-1])
-    torch.sum(probs_RV[:, whole * width :], 1, out=mass_RM[:, -1])
-    return mass_RM
+def found(probs_RV: Tensor, points_RD: Tensor, width: int) -> Tensor:
+    """The classes on which the points fall, [R, D]."""
+    blocks = probs_RV.shape[1] // width
+    probs_RMW, left_RV = probs_RV[:, : blocks * width].unflatten(1, (blocks, width)), probs_RV[:, blocks * width :]
+    # the classes that fill no block stand one by one behind the blocks
+    mass_RM = torch.cat([probs_RMW.sum(2), left_RV], 1)
+    item_RD, along_RD = located(mass_RM, points_RD)
+    block_RD1 = item_RD.clamp_max(blocks - 1)[:, :, None]
+    step_RD1, _ = located(probs_RMW.gather(1, block_RD1.expand(-1, -1, width)), along_RD[:, :, None])
+    return torch.where(item_RD < blocks, item_RD * width + step_RD1[:, :, 0], item_RD + blocks * (width - 1))
 
 
 def located(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +122,7 @@ def probabilities(logits_NV: Tensor, exponent: float, beside: int = 0) -> Iterat
 
 
 def held(device: torch.device) -> int:
-    return A_THREAD * torch.get_num_threads() if device.type == "cpu" else A_GPU
+    return ON_CPU if device.type == "cpu" else ON_GPU
 
 
 def refuse_broken(by_position_N: Tensor) -> None:
