@@ -56,8 +56,8 @@ def at(logits_NV: Tensor, points_ND: Tensor, exponent: float = 1.0) -> Tensor:
     draws = points_ND.shape[1]
     width = block_width(logits_NV.shape[1], draws)
     ids_ND = torch.empty_like(points_ND, dtype=torch.int64)
-    for rows, probs_RV in probabilities(logits_NV, exponent, beside=draws):
-        ids_ND[rows] = found(probs_RV, points_ND[rows], width)
+    for rows, probs_RV in softmax_by_rows(logits_NV, exponent, beside=draws):
+        ids_ND[rows] = classes_at(probs_RV, points_ND[rows], width)
     return ids_ND
 
 
@@ -66,7 +66,7 @@ def block_width(classes: int, draws: int) -> int:
     return max(1, math.isqrt(classes // (2 * draws)))
 
 
-def found(probs_RV: Tensor, points_RD: Tensor, width: int) -> Tensor:
+def classes_at(probs_RV: Tensor, points_RD: Tensor, width: int) -> Tensor:
     """The classes on which the points fall, [R, D]."""
     blocks = probs_RV.shape[1] // width
     probs_RMW, left_RV = probs_RV[:, : blocks * width].unflatten(1, (blocks, width)), probs_RV[:, blocks * width :]
@@ -96,7 +96,7 @@ def located(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def probabilities(logits_NV: Tensor, exponent: float, beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
+def softmax_by_rows(logits_NV: Tensor, exponent: float, beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
     """softmax(exponent * logits) as (rows, [R, V]), float32 or better, in a buffer that the next rows overwrite.
 
     They sum to one within a few float32 roundings only. `beside`: numbers that the caller holds for each row. After the

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from replication.draws import Randomness, counted, draw, probabilities, refuse_broken
+from replication.draws import Randomness, counted, draw, refuse_broken, softmax_by_rows
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def largest(logits_NV: Tensor, k: int, exponent: float = 1.0) -> tuple[Tensor, T
     return ids_NK, torch.cat(
         [
             (probs_RV.gather(1, ids_NK[rows]) / probs_RV.sum(1, keepdim=True)).float()
-            for rows, probs_RV in probabilities(logits_NV, exponent)
+            for rows, probs_RV in softmax_by_rows(logits_NV, exponent)
         ]
     )
 

@@ -13,7 +13,7 @@ from test_unbiased import exact, zipf_logits
 from torch import Generator, Tensor
 
 from replication import draws
-from replication.draws import Streams, at, block_width, counted, draw, located, probabilities, uniform
+from replication.draws import Streams, at, block_width, counted, draw, located, softmax_by_rows, uniform
 from replication.supervision import drawn
 from replication.targets import TARGETS, RandomSampling, SparseTarget, TopK
 
@@ -250,18 +250,18 @@ def test_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draws, "held", lambda device: 4_000)
     given = peaky(10, 1_000)
     storages, seen = set(), []
-    for rows, probs in probabilities(given, 1.0):
+    for rows, probs in softmax_by_rows(given, 1.0):
         seen.append((rows.start, rows.stop))
         storages.add(probs.untyped_storage().data_ptr())
         np.testing.assert_allclose(probs.numpy(), given[rows].softmax(1).numpy(), rtol=1e-5)
     assert seen == [(0, 4), (4, 8), (8, 10)] and len(storages) == 1
-    assert [rows.stop for rows, _ in probabilities(given, 1.0, beside=2_000)] == [2, 4, 6, 8, 10]
+    assert [rows.stop for rows, _ in softmax_by_rows(given, 1.0, beside=2_000)] == [2, 4, 6, 8, 10]
 
 
 def test_no_gradient_flows_into_a_teacher_and_no_graph_is_kept_of_the_buffer() -> None:
     logits = peaky(3, 100).requires_grad_()
     assert torch.equal(draw(logits, 9, seeded(0)), draw(logits.detach(), 9, seeded(0)))
-    assert not any(probs.requires_grad for _, probs in probabilities(logits, 0.8))
+    assert not any(probs.requires_grad for _, probs in softmax_by_rows(logits, 0.8))
     target = TopK(4)(logits, torch.zeros(3, dtype=torch.int64), Generator())
     assert isinstance(target, SparseTarget) and not target.weights_NK.requires_grad
 
