@@ -292,7 +292,7 @@ def test_another_random_target_is_refused() -> None:
 
 
 def test_its_files_decide_a_record() -> None:
-    assert {"fields.py", "closed_forms.py", "descent.py", "outcomes.py", "divergences.py"} <= {
+    assert {"fields.py", "closed_forms.py", "descent.py", "outcomes.py", "loss.py"} <= {
         path.name for path in decisive("fields")
     }
 

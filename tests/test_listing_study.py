@@ -145,4 +145,4 @@ def test_records_fill_the_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     training = "Training listing, as printed"
     assert everywhere - filled == {(training, "reported_classes"), (training, "expected_reported_classes")}
     assert all((row, one.column) in filled for one in exhibit.claims for row in one.rows)
-    assert {path.stem for path in decisive("listing")} >= {"listing", "octaves", "expectations", "targets"}
+    assert {path.stem for path in decisive("listing")} >= {"listing", "octaves", "expectations", "loss"}

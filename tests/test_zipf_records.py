@@ -206,4 +206,4 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 def test_the_code_of_a_record_covers_every_part() -> None:
     names = {path.stem for path in decisive("zipf")}
-    assert {"zipf", "sums", "octaves", "expectations", "next_token", "targets", "divergences"} <= names
+    assert {"zipf", "sums", "octaves", "expectations", "next_token", "loss"} <= names
