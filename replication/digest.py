@@ -14,7 +14,10 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-AXES = tuple(HERE / f"{name}.py" for name in ("targets", "draws", "divergences", "positions", "samples", "schedules"))
+AXES = tuple(
+    HERE / f"{name}.py"
+    for name in ("target", "targets", "sampled", "draws", "divergences", "positions", "samples", "schedules")
+)
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,20 @@ def uniform(generator: Randomness, rows: int, draws: int, device: torch.device) 
     return torch.cat([torch.rand(share, draws, dtype=torch.float64, device=device, generator=each) for each in streams])
 
 
-def at(logits_NV: Tensor, points_ND: Tensor, exponent: float = 1.0) -> Tensor:
+def by_sequence(generator: Randomness, rows: int) -> Iterator[tuple[Generator, slice]]:
+    """Each stream and the rows that draw from it."""
+    streams = generator.each if isinstance(generator, Streams) else (generator,)
+    share = rows // len(streams)
+    for place, each in enumerate(streams):
+        yield each, slice(place * share, (place + 1) * share)
+
+
+def at(
+    logits_NV: Tensor, points_ND: Tensor, exponent: float = 1.0, left_out: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """The classes on which float64 points in [0, 1) fall in the running sum of softmax(exponent * logits), [N, D].
+
+    `left_out`: different classes of each row, [N, K], and which of them are taken out of the sum.
 
     Never a class without probability, whatever the point. Logits are read once and no second [N, V] is made. Not yet
     measured on a GPU, whose running sums need not rise with every item: there "never" is up to 1e-16 of the mass.
@@ -57,6 +69,9 @@ def at(logits_NV: Tensor, points_ND: Tensor, exponent: float = 1.0) -> Tensor:
     width = block_width(logits_NV.shape[1], draws)
     ids_ND = torch.empty_like(points_ND, dtype=torch.int64)
     for rows, probs_RV in softmax_by_rows(logits_NV, exponent, beside=draws):
+        if left_out is not None:
+            out_RK, taken_RK = (part[rows] for part in left_out)
+            probs_RV.scatter_(1, out_RK, probs_RV.gather(1, out_RK).masked_fill_(taken_RK, 0.0))
         ids_ND[rows] = classes_at(probs_RV, points_ND[rows], width)
     return ids_ND
 

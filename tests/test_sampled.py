@@ -1,0 +1,152 @@
+"""Every sampled target: unbiased class by class, its error the closed form, its weights what they claim to be."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from replication.sampled import (
+    AdaptiveWaterFilling,
+    HeadAndSampledTail,
+    RandomSampling,
+    Stratified,
+    Systematic,
+    WaterFilling,
+    WithoutReplacement,
+)
+from replication.targets import SparseTarget, Target
+
+METHODS = [
+    RandomSampling(12), Stratified(12), Systematic(12), HeadAndSampledTail(3, 8), WaterFilling(8),
+    AdaptiveWaterFilling(0.05), WithoutReplacement(8),
+]  # fmt: skip
+SUM_TO_ONE = [method for method in METHODS if not isinstance(method, WithoutReplacement)]
+CLOSED = SUM_TO_ONE
+REPETITIONS = 40_000
+LAWS = ("zipf", "flat", "sharp", "short")
+
+
+def law(name: str, classes: int = 60) -> Tensor:
+    """Probabilities, [V] float64, in no order."""
+    rank = torch.arange(1, classes + 1, dtype=torch.float64)
+    probs = {
+        "zipf": 1 / rank,
+        "flat": torch.ones(classes, dtype=torch.float64),
+        "sharp": torch.cat([torch.tensor([100.0], dtype=torch.float64), 1 / rank[1:]]),
+        "short": torch.where(rank <= 5, 1 / rank, 0.0),
+    }[name]
+    return (probs / probs.sum())[torch.randperm(classes, generator=Generator().manual_seed(4))]
+
+
+def drawn(method: Target, probs_V: Tensor, repetitions: int, seed: int = 0) -> SparseTarget:
+    """The same position many times, each with its own draw."""
+    logits_NV = probs_V.log().float().expand(repetitions, -1)
+    target = method(logits_NV, torch.zeros(repetitions, dtype=torch.long), Generator().manual_seed(seed))
+    assert isinstance(target, SparseTarget)
+    return target
+
+
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_the_mean_weight_of_every_class_is_its_probability(method: Target, name: str) -> None:
+    probs_V = law(name)
+    weights_NV = drawn(method, probs_V, REPETITIONS).dense(len(probs_V)).double()
+    error_V = weights_NV.std(0) / math.sqrt(REPETITIONS)
+    # classes without any spread may differ by float32 rounding
+    z_V = (weights_NV.mean(0) - probs_V).abs() / (error_V + 1e-7)
+    assert float(z_V.max()) < 4.5
+
+
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("method", CLOSED, ids=str)
+def test_the_squared_error_is_the_closed_form(method: Target, name: str) -> None:
+    probs_V = law(name)
+    weights_NV = drawn(method, probs_V, REPETITIONS, seed=1).dense(len(probs_V)).double()
+    squared_N = (weights_NV - probs_V).square().sum(1)
+    meant = float(method.squared_error(probs_V[None]))  # type: ignore[attr-defined]
+    assert float(squared_N.mean()) == pytest.approx(meant, rel=0.02, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("method", SUM_TO_ONE, ids=str)
+def test_the_weights_of_a_position_sum_to_one(method: Target, name: str) -> None:
+    sums_N = drawn(method, law(name), 500).weights_NK.double().sum(1)
+    assert float((sums_N - 1).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["zipf", "flat", "sharp"])
+@pytest.mark.parametrize("method", [WaterFilling(8), WithoutReplacement(8)], ids=str)
+def test_exactly_the_wanted_number_of_different_classes(method: Target, name: str) -> None:
+    target = drawn(method, law(name), 500)
+    assert target.ids_NK.shape == (500, 8)
+    assert bool((target.weights_NK > 0).all())
+    assert all(len(set(row)) == 8 for row in target.ids_NK.tolist())
+
+
+def test_fewer_classes_than_wanted_are_kept_as_they_are() -> None:
+    probs_V = law("short")
+    for method in (WaterFilling(8), WithoutReplacement(8), AdaptiveWaterFilling(1e-4)):
+        weights_NV = drawn(method, probs_V, 20).dense(len(probs_V)).double()
+        assert float((weights_NV - probs_V).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_the_order_of_the_errors(name: str) -> None:
+    """At equal draws: systematic <= stratified <= with replacement; water-filling is the best of its number."""
+    probs_NV = law(name)[None]
+    errors = [float(method(20).squared_error(probs_NV)) for method in (Systematic, Stratified, RandomSampling)]
+    assert errors[1] <= errors[2] + 1e-12
+    rival = HeadAndSampledTail(4, 4)
+    assert float(WaterFilling(8).squared_error(probs_NV)) <= float(rival.squared_error(probs_NV)) + 1e-12
+
+
+def test_water_filling_beats_any_other_chances_of_being_kept() -> None:
+    """Sum of t^2 (1 / pi - 1) over pi with sum 8, pi <= 1: random other chances are never better."""
+    probs_V = law("zipf")
+    best = float(WaterFilling(8).squared_error(probs_V[None]))
+    random = Generator().manual_seed(2)
+    for _ in range(500):
+        chances_V = (probs_V * torch.rand(len(probs_V), generator=random, dtype=torch.float64).mul(2).exp()).clamp_max(
+            1
+        )
+        for _ in range(100):
+            chances_V = (chances_V * 8 / chances_V.sum()).clamp_max(1)
+        assert float(chances_V.sum()) == pytest.approx(8, abs=1e-3)
+        assert float((probs_V.square() * (1 / chances_V - 1)).sum()) > best
+
+
+def test_an_adaptive_budget_beats_a_fixed_one_of_the_same_mean() -> None:
+    probs_NV = torch.stack([law(name) for name in LAWS])
+    adaptive = AdaptiveWaterFilling(0.03)
+    mean = float(adaptive.classes(probs_NV).double().mean())
+    fixed = [float(WaterFilling(k).squared_error(probs_NV).mean()) for k in (math.floor(mean), math.ceil(mean))]
+    assert float(adaptive.squared_error(probs_NV).mean()) < min(fixed)
+
+
+def test_one_more_class_lowers_the_error_by_the_level_squared() -> None:
+    """What makes equal levels the best: d error / d classes = -level^2, here by differences on a fine-grained law."""
+    probs_NV = law("zipf", 20_000)[None]
+    error = {k: float(WaterFilling(k).squared_error(probs_NV)) for k in (199, 200, 201)}
+    from replication.sampled import levelled
+
+    level = float(levelled(probs_NV.topk(200, dim=1).values, torch.tensor([200]))[2])
+    assert (error[199] - error[201]) / 2 == pytest.approx(level**2, rel=0.02)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_large_vocabularies_head_and_tail(method: Target) -> None:
+    """V = 100,000: head classes one by one, the tail in groups; float32 logits."""
+    # a race of all classes costs a random number each
+    probs_V, repetitions = law("zipf", 100_000), 200 if isinstance(method, WithoutReplacement) else 1_000
+    target = drawn(method, probs_V, repetitions, seed=3)
+    order_V = probs_V.argsort(descending=True)
+    group_V = torch.empty_like(order_V)
+    group_V[order_V] = torch.cat([torch.arange(10), 10 + torch.arange(99_990) * 20 // 99_990])
+    mass_G = torch.zeros(30, dtype=torch.float64).index_add_(0, group_V, probs_V)
+    weight_NG = torch.zeros(repetitions, 30, dtype=torch.float64)
+    weight_NG.scatter_add_(1, group_V[target.ids_NK], target.weights_NK.double())
+    z_G = (weight_NG.mean(0) - mass_G).abs() / (weight_NG.std(0) / math.sqrt(repetitions) + 1e-7)
+    assert float(z_G.max()) < 4.5
