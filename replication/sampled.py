@@ -79,7 +79,7 @@ class Stratified(Target):
         first_NV, last_NV = begin_NV.ceil(), end_NV.floor()
         within_NV = first_NV > last_NV  # a class inside one stratum
         parts = (torch.where(within_NV, end_NV - begin_NV, first_NV - begin_NV), (end_NV - last_NV) * ~within_NV)
-        return sum((part * (1 - part)).sum(1) for part in parts) / self.draws**2
+        return torch.stack([(part * (1 - part)).sum(1) for part in parts]).sum(0) / self.draws**2
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,22 @@ from replication.loss import distillation_loss
 from replication.positions import AllPositions, TopFraction
 from replication.targets import (
     TARGETS,
+    AdaptiveWaterFilling,
     AnyTarget,
     DenseTarget,
     Full,
+    HeadAndSampledTail,
     NaiveFix,
     OneHot,
     RandomSampling,
     SmoothedTopK,
     SparseTarget,
+    Stratified,
+    Systematic,
     TopK,
     TopP,
+    WaterFilling,
+    WithoutReplacement,
 )
 
 CLASSES, SEQUENCES, LENGTH = 9, 2, 3
@@ -42,6 +48,12 @@ CASES = {
     "SmoothedTopK": [SmoothedTopK(3)],
     "NaiveFix": [NaiveFix(3)],
     "RandomSampling": [RandomSampling(12), RandomSampling(12, exponent=0.8)],
+    "Stratified": [Stratified(12)],
+    "Systematic": [Systematic(12)],
+    "HeadAndSampledTail": [HeadAndSampledTail(2, 4)],
+    "WaterFilling": [WaterFilling(5)],
+    "AdaptiveWaterFilling": [AdaptiveWaterFilling(0.1)],
+    "WithoutReplacement": [WithoutReplacement(5)],
 }
 METHODS = {"TailAware": TailAware(k=3, beta=2.0)}
 NEEDS_DENSE = {"ReverseKL", "ForwardReverseKL", "TailAware"}

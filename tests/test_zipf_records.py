@@ -72,11 +72,17 @@ def test_records_fill_the_exhibit(
     assert drawn is not None and all(f">{row.label.split(', ')[0]}" in drawn for row in exhibit.rows)
 
 
-def test_every_target_of_the_suite_has_a_row() -> None:
+# our own draws, whose closed forms tests/test_sampled.py checks
+OUR_OWN = {
+    "Stratified", "Systematic", "HeadAndSampledTail", "WaterFilling", "AdaptiveWaterFilling", "WithoutReplacement",
+}  # fmt: skip
+
+
+def test_every_target_of_the_papers_has_a_row() -> None:
     exhibit = spec.load(EXHIBIT)
     shown = {type(run.setting.target).__name__ for _, run in command.runs(EXHIBIT, "laptop", [0])}
     assert len(exhibit.rows) == len(command.runs(EXHIBIT, "laptop", [0]))
-    assert set(TARGETS) - shown == set(), "give these a row in paper_tables/rskd/figure02a.toml"
+    assert set(TARGETS) - OUR_OWN - shown == set(), "give these a row in paper_tables/rskd/figure02a.toml"
 
 
 def test_records_fill_our_own_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

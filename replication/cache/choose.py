@@ -26,11 +26,16 @@ def codec_for(target_name: str, target_fields: dict[str, Any], vocabulary: int) 
             if exponent == 1 and draws <= LARGEST_NUMERATOR:
                 return CountsCodec(vocabulary, draws)
             return RatioCodec(vocabulary, length=None, cap=min(draws, vocabulary), normalised=True)
+        case "Systematic" | "Stratified" if target_fields["draws"] <= LARGEST_NUMERATOR:
+            return CountsCodec(vocabulary, target_fields["draws"])
         case "NaiveFix" | "SmoothedTopK":
             raise ValueError(
                 f"{target_name} is completed from a TopK cache while training; cache TopK with the same k."
             )
-    raise ValueError(f"Target {target_name!r} cannot be cached. Known: RandomSampling, TopK, TopP; others run online.")
+    raise ValueError(
+        f"Target {target_name!r} cannot be cached. Known: RandomSampling, Stratified and Systematic (up to "
+        f"{LARGEST_NUMERATOR} draws), TopK, TopP; others run online (delivery = 'online')."
+    )
 
 
 def codec_named(name: str, vocabulary: int, parameters: dict[str, Any]) -> Codec:
