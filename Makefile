@@ -4,6 +4,7 @@ PYTHON ?= python3
 SCALE ?= laptop
 SEEDS ?= 0
 EXHIBIT ?= rskd/table06
+GPU ?=
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 TEST_WORKERS ?= 2
 TORCH_INDEX ?=
@@ -21,6 +22,7 @@ help: ## list every target with one line
 	@echo
 	@echo "Variables: SCALE=$(SCALE) (smoke, laptop, h100, paper)  SEEDS=\"$(SEEDS)\"  CORES=$(CORES)"
 	@echo "           PYTHON=$(PYTHON) builds .venv;  PY=python uses the Python you stand in, and builds nothing"
+	@echo "           GPU=h100 (h200, a100) makes plans speak of that GPU's hours"
 	@echo "           TORCH_INDEX=<url> a package index with another build of PyTorch, the CPU-only one for example"
 
 environment: ## create or update .venv from requirements.lock (at once when nothing is missing)
@@ -51,7 +53,7 @@ $(PY) -m analysis $(2) $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE)
 endef
 
 show = $(PY) -m analysis $(2) $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE)
-plan = $(PY) -m replication plan $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS)
+plan = $(PY) -m replication plan $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS) $(if $(GPU),--gpu $(GPU))
 
 replicate-table-%: environment ## really run RS-KD's Table N on this machine, then print published, logged, yours
 	$(call replicate,rskd,table,$*)
@@ -107,11 +109,29 @@ salt-figure-%: environment ## the same for SALT's Figure N
 ours-figure-%: environment ## the same for the suite's own Figure N
 	$(call show,ours,figure,$*)
 
-plan-table-%: environment ## list the runs that RS-KD's Table N needs, and which of them are done
-	$(call plan,rskd,table,$*)
+plan-table-%: environment ## what RS-KD's Table N will take: runs, FLOPs, hours, disk (SCALE=paper GPU=h100: GPU hours)
+	@$(call plan,rskd,table,$*)
 
-plan-figure-%: environment ## list the runs that RS-KD's Figure N needs, and which of them are done
-	$(call plan,rskd,figure,$*)
+plan-figure-%: environment ## the same for RS-KD's Figure N
+	@$(call plan,rskd,figure,$*)
+
+plan-tad-table-%: environment ## the same for TAD's Table N
+	@$(call plan,tad,table,$*)
+
+plan-tad-figure-%: environment ## the same for TAD's Figure N
+	@$(call plan,tad,figure,$*)
+
+plan-sekd-table-%: environment ## the same for SE-KD's Table N
+	@$(call plan,sekd,table,$*)
+
+plan-sekd-figure-%: environment ## the same for SE-KD's Figure N
+	@$(call plan,sekd,figure,$*)
+
+plan-salt-table-%: environment ## the same for SALT's Table N
+	@$(call plan,salt,table,$*)
+
+plan-salt-figure-%: environment ## the same for SALT's Figure N
+	@$(call plan,salt,figure,$*)
 
 coverage: environment ## count what is on file, runnable, replicated and judged, and say what is still empty and why
 	@$(PY) -m paper_tables coverage

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.load import Record, frame, records, unfinished
+from analysis.load import Record, frame, shown_at, unfinished
 from analysis.sheet import OURS, sheet, verdicts
 from paper_tables.spec import PAPERS, Exhibit, load, names
 
@@ -55,7 +55,7 @@ def folders(given: argparse.Namespace) -> dict[str, Path]:
 
 
 def read(given: argparse.Namespace) -> dict[str, list[Record]]:
-    return {voice: records(folder) for voice, folder in folders(given).items()}
+    return dict(zip(OURS, (shown_at(given.scale, given.results), shown_at(given.scale, given.local)), strict=True))
 
 
 def table(given: argparse.Namespace) -> None:

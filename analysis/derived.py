@@ -18,4 +18,18 @@ def gap_closed(value: float, *, start: float, end: float) -> float | None:
     return 100 * (start - value) / (start - end)
 
 
-FUNCTIONS: dict[str, Callable[..., float | None]] = {"gap_closed": gap_closed}
+def times(value: float, *, base: float) -> float | None:
+    """How many times the base; None where that is zero."""
+    return value / base if base else None
+
+
+def percent_saved(value: float, *, base: float) -> float | None:
+    """How much less than the base, in percent of it; None where that is zero."""
+    return 100 * (1 - value / base) if base else None
+
+
+FUNCTIONS: dict[str, Callable[..., float | None]] = {
+    "gap_closed": gap_closed,
+    "times": times,
+    "percent_saved": percent_saved,
+}

@@ -8,10 +8,10 @@ import pandas as pd
 
 from analysis.derived import FUNCTIONS
 from analysis.matching import by_cell, comparable, match, source
-from analysis.records import Record, records, unfinished
+from analysis.records import Record, records, shown_at, unfinished
 from paper_tables.spec import Column, Exhibit, Row
 
-__all__ = ["Record", "as_number", "comparable", "frame", "match", "published", "records", "unfinished"]
+__all__ = ["Record", "as_number", "comparable", "frame", "match", "published", "records", "shown_at", "unfinished"]
 FRAME_COLUMNS = ["row", "column", "seed", "value", "voice", "run_id", "corpus"]
 
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import paper_tables.audit
 from analysis.claims import Verdict
 from analysis.ledger import Entry, ledger, tally
-from analysis.load import Record, records
+from analysis.load import Record, shown_at
 from analysis.published import judge_published
 from analysis.report import claim, words
 from analysis.report.errata import by_severity, line
@@ -117,12 +117,13 @@ def read(scale: str) -> dict[str, list[Record]]:
 
 def stamp(place: Path) -> tuple[tuple[str, int], ...]:
     """Changes whenever a run finishes there."""
-    return tuple((str(path), path.stat().st_mtime_ns) for path in sorted(place.glob("*/summary.json")))
+    finished = [*place.glob("*/summary.json"), *place.parent.glob("paper/*/summary.json")]
+    return tuple((str(path), path.stat().st_mtime_ns) for path in sorted(finished))
 
 
 @lru_cache(maxsize=8)
 def parsed(place: Path, stamp: tuple[tuple[str, int], ...]) -> list[Record]:
-    return records(place)
+    return shown_at(place.name, place.parent)
 
 
 def known(paper: str) -> str:

@@ -63,6 +63,7 @@ def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes:
     told += [
         f"Row {row.label!r} is not run by the suite." for row in exhibit.rows if row.recipe is None and not row.note
     ]
+    scale = exhibit.at(scale)
     return Sheet(
         exhibit=exhibit,
         scale=scale,

@@ -59,7 +59,7 @@ class Column(Entry):
 class Row(Entry):
     label: str
     recipe: dict[str, Any] | str | None = None  # the difference from the exhibit's recipe; a string names recipes.toml
-    companions: dict[str, dict[str, Any]] = Field(default_factory=dict)  # column -> another run that fills this cell
+    companions: dict[str, dict[str, Any] | str] = Field(default_factory=dict)  # column -> another run that fills it
     metrics: dict[str, str] = Field(default_factory=dict)  # column -> its metric in this row, where rows share a run
     published: dict[str, Cell] = Field(default_factory=dict)  # as printed; a dash is an absent key
     published_sd: dict[str, Number] = Field(default_factory=dict)
@@ -127,6 +127,10 @@ class Exhibit(Entry):
     @property
     def name(self) -> str:
         return f"{self.paper}/{file_stem(self.kind, self.number)}"
+
+    def at(self, scale: str) -> str:
+        """The scale at which the exhibit is run and shown when asked for at `scale`: its only one, where it has one."""
+        return self.scales[0] if len(self.scales) == 1 else scale
 
     def row(self, label: str) -> Row:
         return next(row for row in self.rows if row.label == label)
@@ -242,13 +246,14 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
                 return f"row {row.label!r}, column {key!r}: {value!r} is text in a column of numbers."
             if words and not isinstance(value, str):
                 return f"row {row.label!r}, column {key!r}: {value} is a number in a column of text."
-        if isinstance(row.recipe, str) and row.recipe not in named_recipes(exhibit.paper):
-            known = ", ".join(named_recipes(exhibit.paper)) or "none"
-            return f"row {row.label!r} names recipe {row.recipe!r}. Known in recipes.toml: {known}."
+        for recipe in (row.recipe, *row.companions.values()):
+            if isinstance(recipe, str) and recipe not in named_recipes(exhibit.paper):
+                known = ", ".join(named_recipes(exhibit.paper)) or "none"
+                return f"row {row.label!r} names recipe {recipe!r}. Known in recipes.toml: {known}."
     for column in exhibit.columns:
         derived = column.derive or {}
-        for role in ("start", "end"):
-            if role in derived and derived[role] not in labels:
+        for role in set(derived) - {"function", "of"}:
+            if derived[role] not in labels:
                 return f"column {column.key!r} derives from row {derived[role]!r}. Rows: {', '.join(labels)}."
         if missing := [key for key in column.average_of if key not in keys]:
             return f"column {column.key!r} averages column {missing[0]!r}. Columns: {', '.join(keys)}."

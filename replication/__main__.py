@@ -9,16 +9,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from paper_tables import spec
+from replication import invoice
+from replication.bill import bill
 from replication.cache.stats import stats
 from replication.cache.verify import verify
 from replication.caching import Need, build, teacher_for
 from replication.execute import execute
+from replication.history import history
 from replication.machine import Machine, this_machine
+from replication.pace import CPU, calibrated, gpu
 from replication.parallel import leave
 from replication.plan import Plan, plan
 from replication.recipe import parse, read, seeds
 from replication.run import Run, data_for
-from replication.scale import load_scale
+from replication.scale import Scale, load_scale
 from replication.train import model_folder, record_of
 
 
@@ -53,9 +58,10 @@ def parser() -> argparse.ArgumentParser:
     sizes(step)
     step.set_defaults(action=run_steps)
 
-    planned = actions.add_parser("plan", help="the runs, teachers and caches behind an exhibit")
+    planned = actions.add_parser("plan", help="what an exhibit or a recipe file will take: runs, FLOPs, hours, disk")
     planned.add_argument("exhibit")
     sizes(planned)
+    planned.add_argument("--gpu", default="", help="h100, h200 or a100: the hours are this GPU's; none: this machine's")
     planned.set_defaults(action=show_plan)
 
     cache = actions.add_parser("cache", help="build, verify or measure caches of sparse targets")
@@ -82,7 +88,7 @@ def sizes(action: argparse.ArgumentParser) -> None:
 
 def plan_of(options: argparse.Namespace, source: str) -> Plan:
     """The plan of a recipe file or of an exhibit."""
-    scale = load_scale(options.scale)
+    scale = scale_of(options, source)
     if not source.endswith(".toml"):
         return plan([source], scale, seeds(options.seeds))
     found = Plan()
@@ -92,6 +98,10 @@ def plan_of(options: argparse.Namespace, source: str) -> Plan:
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
     return found
+
+
+def scale_of(options: argparse.Namespace, source: str) -> Scale:
+    return load_scale(options.scale if source.endswith(".toml") else spec.load(source).at(options.scale))
 
 
 def run_recipe(options: argparse.Namespace) -> None:
@@ -127,12 +137,21 @@ def run_steps(options: argparse.Namespace) -> None:
 
 
 def show_plan(options: argparse.Namespace) -> None:
-    found, machine = plan_of(options, options.exhibit), this_machine()
-    for kind, runs in (("teacher", found.teachers), ("run", found.runs)):
-        for run in runs.values():
-            print(f"{kind:8} {'done' if record_of(run, machine).done else 'to do':6} {run.id}")
-    for folder in dict.fromkeys(need.folder(machine) for need in found.needs):
-        print(f"{'cache':8} {'done' if (folder / 'manifest.json').exists() else 'to do':6} {folder.name}")
+    from rich.console import Console
+
+    machine, scale, found = this_machine(), scale_of(options, options.exhibit), plan_of(options, options.exhibit)
+    if not found.runs:
+        raise ValueError(
+            f"{options.exhibit} needs no teacher, cache or text: its studies run by themselves, in minutes."
+        )
+    past = history(scale, machine.results)
+    known = gpu(options.gpu) if options.gpu else CPU
+    pace = calibrated(known, past) or (known if options.gpu else None)
+    what = options.exhibit if options.exhibit.endswith(".toml") else spec.load(options.exhibit).heading
+    title = f"{what}. Scale {scale.name}, seeds {', '.join(map(str, seeds(options.seeds)))}"
+    # a pipe has no width of its own
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    invoice.show(bill(found, machine, past), title, scale, pace, console)
 
 
 def build_caches(options: argparse.Namespace) -> None:

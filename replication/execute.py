@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from replication.machine import Machine
+from replication.probes.cost import cost
 from replication.probes.draws import draws
 from replication.probes.gradients import gradients
 from replication.probes.martingale import martingale
 from replication.probes.storage import storage
-from replication.record import Record
+from replication.recipe import changed, methods_of, resolved
+from replication.record import ROOT, Record, provenance
 from replication.run import Run, data_for
 from replication.train import open_record, record_of, train
 
@@ -20,8 +22,26 @@ def execute(run: Run, machine: Machine) -> Record:
         return train(run, machine)
     record = record_of(run, machine)
     if machine.world.first and not record.done:  # a probe is one process's work
-        data = data_for(run, machine.artifacts)
-        open_record(record, run, data)
-        record.finish(*PROBES[run.recipe.probe](run, data, machine))
+        measure(run, record, machine)
     machine.world.wait()
     return record
+
+
+def measure(run: Run, record: Record, machine: Machine) -> None:
+    match run.recipe.probe:
+        case "cost":
+            open_computed(record, run)
+            record.finish(*cost(run))
+        case probe:
+            data = data_for(run, machine.artifacts)
+            open_record(record, run, data)
+            record.finish(*PROBES[probe](run, data, machine))
+
+
+def open_computed(record: Record, run: Run) -> None:
+    """Of a run that reads no text; other code than a training's decides it."""
+    files = [ROOT / "replication" / name for name in ("shape.py", "cost.py", "probes/cost.py")]
+    stated = {"recipe": resolved(run.recipe), "changed": changed(run.recipe), "settings": run.settings()}
+    nothing = {"corpus": {"name": "none", "fingerprint": "none"}, "packing": "none"}
+    known = {**provenance(methods_of(run.recipe), files), "run_id": run.id, "scale": run.scale.name, "seed": run.seed}
+    record.open({**known, **stated, **nothing})

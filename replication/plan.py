@@ -11,6 +11,8 @@ from replication.recipe import Recipe, parse
 from replication.run import Run
 from replication.scale import Scale
 
+UNTAUGHT = ("throughput", "cost")  # probes of what a step takes, which the teacher's weights do not change
+
 
 @dataclass
 class Plan:
@@ -20,7 +22,7 @@ class Plan:
     runs: dict[str, Run] = field(default_factory=dict)
 
     def add(self, run: Run) -> None:
-        if run.teacher is not None:
+        if run.teacher is not None and run.recipe.probe not in UNTAUGHT:
             self.teachers[run.teacher.id] = run.teacher
         if run.recipe.probe == "gradients":
             self.add(fullkd_student(run))
@@ -67,5 +69,5 @@ def plan(exhibits: Iterable[str], scale: Scale, seeds: Iterable[int]) -> Plan:
 def recipes_of(exhibit: spec.Exhibit, row: spec.Row) -> list[dict[str, object]]:
     """The row's recipe and those of its companion cells."""
     main = exhibit.recipe_of(row)
-    companions = [{**exhibit.recipe, **recipe} for recipe in row.companions.values()]
+    companions = [exhibit.stated(recipe) for recipe in row.companions.values()]
     return [recipe for recipe in [main, *companions] if recipe is not None and "toy" not in recipe]

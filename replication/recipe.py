@@ -36,7 +36,7 @@ class Different:
 ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
 DELIVERIES = ("auto", "cache", "online")
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
-PROBES = ("train", "gradients", "storage", "draws", "martingale")
+PROBES = ("train", "gradients", "storage", "draws", "martingale", "throughput", "cost")
 
 
 @dataclass(frozen=True)

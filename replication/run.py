@@ -74,6 +74,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """What the recipe's words stand for at this scale: shown with every table."""
         role = self.role
+        if role.vocabulary is not None and self.recipe.probe != "cost":
+            raise ValueError(
+                f"Role {self.recipe.student!r} of scale {self.scale.name!r} has {role.vocabulary:,} classes of another "
+                "tokenizer than the scale's: it is there to be costed (probe = 'cost'), not to be trained."
+            )
         found: dict[str, Any] = {
             "student": shape(self.recipe.student, role)
             if self.recipe.student in self.scale.roles
@@ -82,7 +87,7 @@ class Run:
             "steps": self.steps,
             "batch": role.optimiser.batch,
             "length": self.length,
-            "tokenizer": self.tokenizer,
+            "tokenizer": self.tokenizer if role.vocabulary is None else f"another, of {role.vocabulary:,} classes",
             "optimiser": role.optimiser.model_dump(),
             "evaluation_sequences": self.scale.evaluation_sequences,
         }

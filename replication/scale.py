@@ -37,6 +37,7 @@ class Role(Entry):
     heads: int
     kv_heads: int
     tied: bool = False  # input and output embeddings shared
+    vocabulary: int | None = None  # classes, where they are not the tokenizer's: a model that is costed, never trained
     length: str  # of the sequences it is trained on, in the paper's words
     optimiser: Optimiser
 
@@ -46,6 +47,8 @@ class Scale(Entry):
     about: str
     corpus: str
     tokenizer: str
+    vocabulary: int | None = None  # the tokenizer's classes, where its name does not say
+    corpus_tokens: int | None = None  # of one epoch, about
     lengths: dict[str, int]
     tokens: dict[str, int]
     roles: dict[str, Role]
@@ -66,6 +69,17 @@ class Scale(Entry):
         if name.replace("_", "").isdigit():
             return int(name)
         return self.word("token budget", name, self.tokens)
+
+    @property
+    def classes(self) -> int:
+        """The tokenizer's, before it is at hand. ValueError where neither its name nor the scale says."""
+        kind, _, number = self.tokenizer.partition(":")
+        if self.vocabulary is None and not (kind == "bpe" and number.isdigit()):
+            raise ValueError(
+                f"Scale {self.name!r} does not say how many classes tokenizer {self.tokenizer!r} has. "
+                f"Add vocabulary = ... to it."
+            )
+        return int(number) if self.vocabulary is None else self.vocabulary
 
     def word(self, kind: str, name: str, known: dict[str, Any]) -> Any:
         if name not in known:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from analysis.claims import check
-from analysis.load import frame, records
+from analysis.load import frame, shown_at
 from analysis.published import judge_published
 from paper_tables import spec
 from paper_tables.__main__ import main, name_of
@@ -350,7 +350,7 @@ def test_coverage_counts_what_is_on_file(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_replicated_means_that_records_are_logged() -> None:
-    logged = records(Path(__file__).parent.parent / "results/laptop")
+    logged = shown_at("laptop", Path(__file__).parent.parent / "results")
     for name in NAMES:
         exhibit = load(name)
         if exhibit.status == "replicated":

@@ -22,10 +22,10 @@ FOLDER = Path(__file__).parent
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        seeds = parse_seeds(options.seeds)
+        seeds, scale = parse_seeds(options.seeds), spec.load(options.exhibit).at(options.scale)
         if options.record:
-            return record(options.exhibit, options.scale, seeds)
-        return run(options.exhibit, options.scale, seeds, options.cores)
+            return record(options.exhibit, scale, seeds)
+        return run(options.exhibit, scale, seeds, options.cores)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

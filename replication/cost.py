@@ -1,0 +1,198 @@
+"""Cost: what a run takes, counted before it runs: work, teacher passes, bytes on disk, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+
+from replication.cache.choose import codec_for
+from replication.caching import BATCH
+from replication.probes.martingale import COMPLETIONS, PREFIXES
+from replication.recipe import Different, plain
+from replication.run import Run
+from replication.samples import RandomSamples
+from replication.shape import Shape, shape_of
+from replication.targets import Full, OneHot, RandomSampling, Target, TopK
+
+# RS-KD App. C: the number of different classes is a power of the number of draws. One draw is one class; the one point
+# that it prints is 50 draws, 12 classes. Another teacher, text or vocabulary bends it: a measured number goes first.
+LAW = log(12) / log(50)
+DENSE_BYTES = 1  # a class of a full distribution, as RS-KD Table 5 and SE-KD Table 6 count it; float16 takes two
+BLOCK_BYTES = 4  # a sequence's entry in its shard
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a machine has to do; `pace.py` says how long it takes for it."""
+
+    flops: float = 0.0  # of matrix products
+    moved: float = 0.0  # bytes through memory, beside them
+    layers: float = 0.0  # layer passes of a step, whose operators are dispatched one by one
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.moved + other.moved, self.layers + other.layers)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.flops * times, self.moved * times, self.layers * times)
+
+
+def forward(shape: Shape, tokens: float, length: int, passes: float) -> Work:
+    """`tokens` in sequences of `length`, read in so many passes. Training is three times that, for backward is two."""
+    return Work(tokens * shape.forward(length), tokens * shape.saved, passes * shape.layers)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """How many classes a target keeps of a position, on average, and how that is known."""
+
+    mean: float
+    known: str  # "exactly", "measured", "by law", "at most"
+
+
+def classes_of(target: Target, vocabulary: int) -> Classes:
+    match target:
+        case OneHot():
+            return Classes(1, "exactly")
+        case Full():
+            return Classes(vocabulary, "exactly")
+        case TopK(k=k):
+            return Classes(min(k, vocabulary), "exactly")
+        case RandomSampling(draws=draws, exponent=1):
+            return Classes(min(draws**LAW, vocabulary), "by law")
+    # its largest whole number: k, cap or draws
+    most = max((number for number in plain(target).values() if isinstance(number, int)), default=vocabulary)
+    return Classes(min(most, vocabulary), "at most")
+
+
+def bytes_per_token(target: Target, classes: float, vocabulary: int) -> float:
+    """The packed codes of a sparse target; all of a full distribution; a label as the tokenised text holds it."""
+    if isinstance(target, OneHot):
+        return 2 if vocabulary <= 1 << 16 else 4
+    if target.stored is None:
+        return classes * DENSE_BYTES
+    stored = plain(target.stored)
+    return classes * codec_for(stored.pop("name"), stored, vocabulary).width / 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run; its teacher's training and the teacher pass that fills its cache are not its own."""
+
+    run: Run
+
+    @cached_property
+    def student(self) -> Shape:
+        return shape_of(self.run.recipe.student, self.run.scale)
+
+    @cached_property
+    def teacher(self) -> Shape | None:
+        return None if self.run.recipe.teacher == "none" else shape_of(self.run.recipe.teacher, self.run.scale)
+
+    @property
+    def classes(self) -> int:
+        return self.student.head // self.student.width
+
+    @property
+    def batch(self) -> int:
+        """Tokens of a step."""
+        return self.run.role.optimiser.batch * self.run.length
+
+    @property
+    def tokens(self) -> int:
+        return self.run.steps * self.batch
+
+    @cached_property
+    def taught(self) -> int:
+        """Steps that ask for a distillation loss."""
+        steps, recipe = self.run.steps, self.run.recipe
+        return sum(recipe.schedule(step / steps)[0] > 0 for step in range(steps)) if recipe.uses_teacher else 0
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the teacher runs beside the student, at every token, and no cache stands for it."""
+        return self.run.recipe.uses_teacher and not self.run.recipe.cached
+
+    def reading(self, shape: Shape | None, rows: float) -> Work:
+        """Rows of the run's length, a batch at a time; none where there is no such model."""
+        length, batch = self.run.length, self.run.role.optimiser.batch
+        return Work() if shape is None else forward(shape, rows * length, length, rows / batch)
+
+    @property
+    def plain_step(self) -> Work:
+        """A step without any teacher."""
+        return self.reading(self.student, self.run.role.optimiser.batch) * 3
+
+    @property
+    def teacher_step(self) -> Work:
+        """What the teacher adds to a step that it runs in."""
+        return self.reading(self.teacher, self.run.role.optimiser.batch)
+
+    @property
+    def training(self) -> Work:
+        beside = self.teacher_step * self.taught if self.asks_teacher else Work()
+        return self.plain_step * self.run.steps + beside
+
+    @property
+    def evaluation(self) -> Work:
+        """The held-out rows, read by the student and by the teacher that it is compared with."""
+        rows = self.run.scale.evaluation_sequences
+        return self.reading(self.student, rows) + self.reading(self.teacher, rows)
+
+    @property
+    def probing(self) -> Work:
+        """Of a probe, which trains nothing; none for one that only computes."""
+        scale, length = self.run.scale, self.run.length
+        match self.run.recipe.probe:
+            case "gradients":  # the student backward twice: from the sparse target, and from the full one
+                rows = scale.probe_sequences
+                return self.reading(self.student, rows) * 5 + self.reading(self.teacher, rows)
+            case "draws":
+                return self.reading(self.teacher, BATCH)
+            case "martingale":
+                known = {s for word in PREFIXES for s in (scale.length(word) - 1, scale.length(word)) if s <= length}
+                rows = scale.completed_sequences * COMPLETIONS
+                written = sum(1 - prefix / length for prefix in known)
+                return self.reading(self.teacher, rows * written) + self.reading(self.student, rows * len(known))
+        return Work()
+
+    @property
+    def stored_tokens(self) -> int:
+        """Positions that a cache of the run's target holds: those of the kept samples, each once."""
+        recipe, text = self.run.recipe, self.run.scale.corpus_tokens
+        if recipe.text or text is None:
+            return self.tokens  # a text of unknown length is taken to be so long that nothing is seen twice
+        kept = recipe.samples.keep if isinstance(recipe.samples, RandomSamples) else 1.0
+        # a row's tokens, in another order, begin in the middle of a row: they touch one row more than they fill
+        touched = 1 + self.teacher_length / self.run.length if isinstance(recipe.alignment, Different) else 1
+        return min(round(touched * self.tokens), round(kept * text))
+
+    @property
+    def teacher_pass(self) -> Work:
+        """What filling the cache takes."""
+        length = self.teacher_length
+        passes = self.stored_tokens / (BATCH * length)
+        return Work() if self.teacher is None else forward(self.teacher, self.stored_tokens, length, passes)
+
+    @property
+    def teacher_length(self) -> int:
+        """Of the sequences that it reads for the cache."""
+        alignment = self.run.recipe.alignment
+        return self.run.scale.length(alignment.teacher_length) if isinstance(alignment, Different) else self.run.length
+
+    def stored_bytes(self, classes: float) -> float:
+        """Of a store of the run's target that keeps this many classes of a position."""
+        target = self.run.recipe.target
+        index = 0 if target.stored is None else BLOCK_BYTES / self.teacher_length
+        return self.stored_tokens * (bytes_per_token(target, classes, self.classes) + index)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that a step takes whatever its batch: weights, gradients, two moments, bfloat16 copies, a teacher."""
+        beside = 4 * self.teacher.parameters + 2 * self.teacher.matrices if self.teacher and self.asks_teacher else 0
+        return 16 * self.student.parameters + 2 * self.student.matrices + beside
+
+    @property
+    def sequence_bytes(self) -> float:
+        """Memory that each sequence of a batch adds."""
+        return self.run.length * self.student.saved
