@@ -14,6 +14,7 @@ from replication.cost import Cost, Work, classes_of
 from replication.history import Past, kept
 from replication.machine import Machine
 from replication.plan import Plan
+from replication.probes.work import work
 from replication.run import Run
 from replication.train import record_of
 
@@ -44,7 +45,7 @@ def bill(plan: Plan, machine: Machine, past: list[Past]) -> list[Line]:
 def of_run(kind: str, run: Run, machine: Machine) -> Line:
     cost, done = Cost(run), record_of(run, machine).done
     if run.recipe.probe != "train":
-        return Line(kind, run.id, done, work=cost.probing, note=f"measures {run.recipe.probe}")
+        return Line(kind, run.id, done, work=work(cost), note=f"measures {run.recipe.probe}")
     return Line(
         kind,
         run.id,
@@ -54,7 +55,7 @@ def of_run(kind: str, run: Run, machine: Machine) -> Line:
         disk=4 * cost.student.parameters,
         held=cost.held_bytes,
         each=cost.sequence_bytes,
-        beside=cost.taught * cost.batch if cost.asks_teacher else 0,
+        beside=cost.tokens if cost.asks_teacher else 0,
         note="with its teacher beside it" if cost.asks_teacher else "",
     )
 
@@ -83,7 +84,7 @@ def of_cache(folder: Path, need: Need, past: list[Past]) -> Line:
         note = f"{found['unique_classes']:.1f} classes a token, as it is"
         return Line("cache", folder.name, True, disk=found["bytes"], note=note)
     cost, measured = Cost(need.run), kept(past, need.run)
-    law = classes_of(need.target, cost.classes)
+    law = classes_of(need.target, cost.student.classes)
     classes, known = (law.mean, law.known) if measured is None else (measured, "as measured")
     return Line(
         "cache", folder.name, False, disk=cost.stored_bytes(classes), note=f"{classes:.1f} classes a token, {known}"

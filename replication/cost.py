@@ -8,7 +8,7 @@ from math import log
 
 from replication.cache.choose import codec_for
 from replication.caching import BATCH
-from replication.probes.martingale import COMPLETIONS, PREFIXES
+from replication.fused import CHUNK
 from replication.recipe import Different, plain
 from replication.run import Run
 from replication.samples import RandomSamples
@@ -20,6 +20,10 @@ from replication.targets import Full, OneHot, RandomSampling, Target, TopK
 LAW = log(12) / log(50)
 DENSE_BYTES = 1  # a class of a full distribution, as RS-KD Table 5 and SE-KD Table 6 count it; float16 takes two
 BLOCK_BYTES = 4  # a sequence's entry in its shard
+# Bytes that go through memory per class and position: a student's logits until they are their own gradient, and a
+# teacher's until they are probabilities. Fitted, with the share of the activations that a pass without backward moves,
+# to the steps of two dozen shapes on a CPU.
+OF_LOSS, OF_TEACHER, WITHOUT_BACKWARD = 6, 16, 0.57
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,13 @@ class Work:
         return Work(self.flops * times, self.moved * times, self.layers * times)
 
 
-def forward(shape: Shape, tokens: float, length: int, passes: float) -> Work:
-    """`tokens` in sequences of `length`, read in so many passes. Training is three times that, for backward is two."""
-    return Work(tokens * shape.forward(length), tokens * shape.saved, passes * shape.layers)
+def reading(shape: Shape | None, rows: float, length: int, at_once: int) -> Work:
+    """Rows of tokens up to probabilities, without backward; none where there is no model."""
+    if shape is None:
+        return Work()
+    moved = WITHOUT_BACKWARD * shape.saved + OF_TEACHER * shape.classes
+    tokens = rows * length
+    return Work(tokens * shape.forward(length), tokens * moved, rows / at_once * shape.layers)
 
 
 @dataclass(frozen=True)
@@ -90,13 +98,14 @@ class Cost:
         return None if self.run.recipe.teacher == "none" else shape_of(self.run.recipe.teacher, self.run.scale)
 
     @property
-    def classes(self) -> int:
-        return self.student.head // self.student.width
+    def sequences(self) -> int:
+        """Of a step."""
+        return self.run.role.optimiser.batch
 
     @property
     def batch(self) -> int:
         """Tokens of a step."""
-        return self.run.role.optimiser.batch * self.run.length
+        return self.sequences * self.run.length
 
     @property
     def tokens(self) -> int:
@@ -113,48 +122,45 @@ class Cost:
         """Whether the teacher runs beside the student, at every token, and no cache stands for it."""
         return self.run.recipe.uses_teacher and not self.run.recipe.cached
 
-    def reading(self, shape: Shape | None, rows: float) -> Work:
-        """Rows of the run's length, a batch at a time; none where there is no such model."""
-        length, batch = self.run.length, self.run.role.optimiser.batch
-        return Work() if shape is None else forward(shape, rows * length, length, rows / batch)
+    @property
+    def selected(self) -> float:
+        """The share of the positions that meet the heads."""
+        return getattr(self.run.recipe.positions, "keep", 1.0)
 
     @property
-    def plain_step(self) -> Work:
-        """A step without any teacher."""
-        return self.reading(self.student, self.run.role.optimiser.batch) * 3
+    def own_step(self) -> Work:
+        """A step of the student alone."""
+        shape, tokens = self.student, self.batch
+        # all positions meet the head once more, without gradients, where some are selected by the student's entropy
+        passes = 3 * self.selected + (self.selected < 1)
+        flops = tokens * (shape.training(self.run.length) - (3 - passes) * 2 * shape.head)
+        return Work(flops, tokens * (3 * shape.saved + OF_LOSS * shape.classes), 3 * shape.layers)
 
     @property
     def teacher_step(self) -> Work:
-        """What the teacher adds to a step that it runs in."""
-        return self.reading(self.teacher, self.run.role.optimiser.batch)
+        """What a teacher beside it adds."""
+        found = reading(self.teacher, self.sequences, self.run.length, self.sequences)
+        if self.teacher is None or not isinstance(self.run.recipe.target, Full):
+            return found
+        return found + Work(flops=(self.selected - 1) * self.batch * 2 * self.teacher.head)
+
+    @property
+    def step(self) -> Work:
+        return self.own_step + self.teacher_step if self.asks_teacher else self.own_step
 
     @property
     def training(self) -> Work:
-        beside = self.teacher_step * self.taught if self.asks_teacher else Work()
-        return self.plain_step * self.run.steps + beside
+        """The loop asks an online teacher at every step, whatever the schedule makes of it."""
+        return self.step * self.run.steps
 
     @property
     def evaluation(self) -> Work:
         """The held-out rows, read by the student and by the teacher that it is compared with."""
         rows = self.run.scale.evaluation_sequences
-        return self.reading(self.student, rows) + self.reading(self.teacher, rows)
+        return self.read_by(self.student, rows) + self.read_by(self.teacher, rows)
 
-    @property
-    def probing(self) -> Work:
-        """Of a probe, which trains nothing; none for one that only computes."""
-        scale, length = self.run.scale, self.run.length
-        match self.run.recipe.probe:
-            case "gradients":  # the student backward twice: from the sparse target, and from the full one
-                rows = scale.probe_sequences
-                return self.reading(self.student, rows) * 5 + self.reading(self.teacher, rows)
-            case "draws":
-                return self.reading(self.teacher, BATCH)
-            case "martingale":
-                known = {s for word in PREFIXES for s in (scale.length(word) - 1, scale.length(word)) if s <= length}
-                rows = scale.completed_sequences * COMPLETIONS
-                written = sum(1 - prefix / length for prefix in known)
-                return self.reading(self.teacher, rows * written) + self.reading(self.student, rows * len(known))
-        return Work()
+    def read_by(self, shape: Shape | None, rows: float) -> Work:
+        return reading(shape, rows, self.run.length, BATCH)
 
     @property
     def stored_tokens(self) -> int:
@@ -170,9 +176,7 @@ class Cost:
     @property
     def teacher_pass(self) -> Work:
         """What filling the cache takes."""
-        length = self.teacher_length
-        passes = self.stored_tokens / (BATCH * length)
-        return Work() if self.teacher is None else forward(self.teacher, self.stored_tokens, length, passes)
+        return reading(self.teacher, self.stored_tokens / self.teacher_length, self.teacher_length, BATCH)
 
     @property
     def teacher_length(self) -> int:
@@ -184,13 +188,19 @@ class Cost:
         """Of a store of the run's target that keeps this many classes of a position."""
         target = self.run.recipe.target
         index = 0 if target.stored is None else BLOCK_BYTES / self.teacher_length
-        return self.stored_tokens * (bytes_per_token(target, classes, self.classes) + index)
+        return self.stored_tokens * (bytes_per_token(target, classes, self.student.classes) + index)
 
     @property
     def held_bytes(self) -> int:
-        """Memory that a step takes whatever its batch: weights, gradients, two moments, bfloat16 copies, a teacher."""
-        beside = 4 * self.teacher.parameters + 2 * self.teacher.matrices if self.teacher and self.asks_teacher else 0
-        return 16 * self.student.parameters + 2 * self.student.matrices + beside
+        """Memory that a step takes whatever its batch: weights, gradients, moments, bfloat16 copies; loss; teacher."""
+        beside = self.teacher_bytes if self.asks_teacher else 0
+        chunk = min(CHUNK["cuda"], 4 * self.batch * self.student.classes)
+        return 16 * self.student.parameters + 2 * self.student.matrices + chunk + beside
+
+    @property
+    def teacher_bytes(self) -> int:
+        """Memory that a teacher takes where it runs: weights, and bfloat16 copies of them."""
+        return 0 if self.teacher is None else 4 * self.teacher.parameters + 2 * self.teacher.matrices
 
     @property
     def sequence_bytes(self) -> float:

@@ -7,7 +7,9 @@ from replication.probes.cost import cost
 from replication.probes.draws import draws
 from replication.probes.gradients import gradients
 from replication.probes.martingale import martingale
+from replication.probes.stand_in import random_text
 from replication.probes.storage import storage
+from replication.probes.throughput import BATCHES, fitting, throughput
 from replication.recipe import changed, methods_of, resolved
 from replication.record import ROOT, Record, provenance
 from replication.run import Run, data_for
@@ -32,6 +34,11 @@ def measure(run: Run, record: Record, machine: Machine) -> None:
         case "cost":
             open_computed(record, run)
             record.finish(*cost(run))
+        case "throughput":
+            fitted = fitting(run, machine)
+            data = random_text(fitted, BATCHES * fitted.role.optimiser.batch)
+            open_record(record, fitted, data)
+            record.finish(*throughput(fitted, data, machine))
         case probe:
             data = data_for(run, machine.artifacts)
             open_record(record, run, data)

@@ -29,6 +29,10 @@ class Shape:
         return 3 * self.forward(length)
 
     @property
+    def classes(self) -> int:
+        return self.head // self.width
+
+    @property
     def saved(self) -> float:
         """Bytes per token that forward leaves for backward under bfloat16 autocast, the head's aside; about.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from replication.cache.manifest import Header
 from replication.cache.manifest import Target as TargetEntry
 from replication.cache.writer import Writer
 from replication.cost import Cost, bytes_per_token, classes_of
+from replication.machine import this_machine
 from replication.model import build, parameters
+from replication.probes import throughput as probe
+from replication.probes.stand_in import random_text
 from replication.recipe import parse, plain
 from replication.run import Run
 from replication.scale import FOLDER, Role, load_scale
 from replication.shape import shape_of_checkpoint, shape_of_role
 from replication.targets import TARGETS, Full, NaiveFix, OneHot, RandomSampling, SmoothedTopK, Target, TopK, TopP
+from replication.train import Training
+from tests.small import write_scale
 
 PAPER = load_scale("paper")
 OPTIMISER = PAPER.role("300M").optimiser
@@ -112,6 +118,21 @@ def test_memory_of_activations_is_what_autograd_saves(role: Role) -> None:
 
 
 # Work
+
+
+@pytest.mark.parametrize("positions", ["AllPositions", {"name": "TopFraction", "keep": 0.25}], ids=["all", "a quarter"])
+@pytest.mark.parametrize("target", ["OneHot", "Full"])
+def test_a_real_step_has_the_flops_that_are_counted(tmp_path: Path, target: str, positions: Any) -> None:
+    """Student, fused loss and teacher, forward and backward, under torch's counter."""
+    scale = load_scale(str(write_scale(tmp_path)))
+    given = Run(parse({"target": target, "positions": positions}), scale, 0)
+    of, data = Cost(given), random_text(given, 4)
+    machine = replace(this_machine(tmp_path, tmp_path), autocast=False)
+    training = Training(probe.plain_run(given), data, None, machine)
+    training = probe.beside(training, given, probe.supervision_of(given, data, tmp_path / "cache", machine))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        training.advance()
+    assert counter.get_total_flops() == pytest.approx(of.step.flops, rel=0.01)
 
 
 def test_training_is_six_and_a_teacher_two_per_weight_and_token() -> None:

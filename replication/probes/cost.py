@@ -20,8 +20,8 @@ def cost(run: Run) -> tuple[dict[str, float], dict[str, Any]]:
     `bytes_per_token`, and `terabytes` in all.
     """
     of = Cost(run)
-    ratio = 1 + of.teacher_step.flops / of.plain_step.flops if of.asks_teacher else 1.0
-    kept = classes_of(run.recipe.target, of.classes).mean
+    ratio = 1 + of.teacher_step.flops / of.own_step.flops if of.asks_teacher else 1.0
+    kept = classes_of(run.recipe.target, of.student.classes).mean
     metrics = {
         "parameters": of.student.parameters,
         "step_ratio": ratio,
@@ -29,7 +29,7 @@ def cost(run: Run) -> tuple[dict[str, float], dict[str, Any]]:
         "kd_steps": of.taught,
         "plain_steps": run.steps + of.taught * (ratio - 1),
         "unique_classes": kept,
-        "bytes_per_token": bytes_per_token(run.recipe.target, kept, of.classes),
+        "bytes_per_token": bytes_per_token(run.recipe.target, kept, of.student.classes),
         "terabytes": of.stored_bytes(kept) / 1e12,
     }
     return {key: float(value) for key, value in metrics.items()}, {}
