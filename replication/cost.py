@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from math import log
 
@@ -20,10 +20,10 @@ from replication.targets import Full, OneHot, RandomSampling, Target, TopK
 LAW = log(12) / log(50)
 DENSE_BYTES = 1  # a class of a full distribution, as RS-KD Table 5 and SE-KD Table 6 count it; float16 takes two
 BLOCK_BYTES = 4  # a sequence's entry in its shard
-# Bytes that go through memory per class and position: a student's logits until they are their own gradient, and a
-# teacher's until they are probabilities. Fitted, with the share of the activations that a pass without backward moves,
-# to the steps of two dozen shapes on a CPU.
-OF_LOSS, OF_TEACHER, WITHOUT_BACKWARD = 6, 16, 0.57
+# Fitted to steps of two dozen shapes on a CPU (see pace.CPU). Bytes that go through memory per class and position: of a
+# student's logits until they are their own gradient, and of a teacher's until they are probabilities; and the share of
+# what forward leaves for backward that it moves where no backward comes.
+OF_LOSS, OF_TEACHER, UNSAVED = 10, 27, 0.5
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,23 @@ class Work:
 
     flops: float = 0.0  # of matrix products
     moved: float = 0.0  # bytes through memory, beside them
+    scores: float = 0.0  # of attention, gone through forward and twice backward
     layers: float = 0.0  # layer passes of a step, whose operators are dispatched one by one
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.moved + other.moved, self.layers + other.layers)
+        return Work(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.moved * times, self.layers * times)
+        return Work(*(mine * times for mine in astuple(self)))
 
 
 def reading(shape: Shape | None, rows: float, length: int, at_once: int) -> Work:
     """Rows of tokens up to probabilities, without backward; none where there is no model."""
     if shape is None:
         return Work()
-    moved = WITHOUT_BACKWARD * shape.saved + OF_TEACHER * shape.classes
     tokens = rows * length
-    return Work(tokens * shape.forward(length), tokens * moved, rows / at_once * shape.layers)
+    moved = tokens * (UNSAVED * shape.saved + OF_TEACHER * shape.classes)
+    return Work(flops=tokens * shape.forward(length), moved=moved, layers=rows / at_once * shape.layers)
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,16 @@ class Cost:
     @property
     def own_step(self) -> Work:
         """A step of the student alone."""
-        shape, tokens = self.student, self.batch
         # all positions meet the head once more, without gradients, where some are selected by the student's entropy
         passes = 3 * self.selected + (self.selected < 1)
-        flops = tokens * (shape.training(self.run.length) - (3 - passes) * 2 * shape.head)
-        return Work(flops, tokens * (3 * shape.saved + OF_LOSS * shape.classes), 3 * shape.layers)
+        spared = (3 - passes) * self.batch * 2 * self.student.head
+        shape, tokens, length = self.student, self.batch, self.run.length
+        return Work(
+            flops=tokens * shape.training(length) - spared,
+            moved=tokens * (3 * shape.saved + OF_LOSS * shape.classes),
+            scores=3 * tokens * length * shape.layers * shape.heads,
+            layers=3 * shape.layers,
+        )
 
     @property
     def teacher_step(self) -> Work:

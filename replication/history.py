@@ -33,12 +33,16 @@ def history(scale: Scale, local: Path, logged: Path = ROOT / "results") -> list[
 
 
 def read(summary_path: Path, scale: Scale) -> Past | None:
-    """None for a toy study, and for a run whose words stood for other sizes than the scale gives them now."""
+    """None for a toy study, and for a run whose words stood for something else than they do now."""
     config = json.loads((summary_path.parent / "config.json").read_text())
     if "toy" in config["recipe"]:
         return None
-    run = Run(parse(config["recipe"]), scale, config["seed"])
-    if json.loads(json.dumps(run.settings())) != config["settings"]:
+    try:
+        run = Run(parse(config["recipe"]), scale, config["seed"])
+        now = json.loads(json.dumps(run.settings()))
+    except ValueError:  # a role, a length or a method that is no more
+        return None
+    if now != config["settings"]:
         return None
     summary = json.loads(summary_path.read_text())
     return Past(run, summary["metrics"], summary["machine"], (config.get("hardware") or {}).get("gpu") or "")

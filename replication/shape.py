@@ -20,6 +20,7 @@ class Shape:
     head: int  # of them
     layers: int
     width: int
+    heads: int
 
     def forward(self, length: int) -> int:
         """FLOPs per token of a sequence of this length."""
@@ -61,6 +62,7 @@ def shape_of_role(role: Role, classes: int) -> Shape:
         head=table,
         layers=role.layers,
         width=role.width,
+        heads=role.heads,
     )
 
 
@@ -84,4 +86,5 @@ def shape_of_checkpoint(name: str) -> Shape:
         head=head,
         layers=model.config.num_hidden_layers,
         width=model.config.hidden_size,
+        heads=model.config.num_attention_heads,
     )

@@ -88,6 +88,7 @@ def test_history_prefers_this_machine_and_leaves_out_what_no_longer_means_the_sa
     path.write_text(path.read_text().replace('"tokens": 409600', '"tokens": 409601'))
     assert [each.run.id for each in history(given.scale, local, logged)] == [given.id]
     plant(local / "laptop", "toy", {}, 0, {}, recipe={"toy": "zipf"})
+    plant(local / "laptop", "gone", {}, 0, {}, recipe={"target": "OneHot", "student": "30B"})
     assert [each.run.id for each in history(given.scale, local, logged)] == [given.id]
 
 
