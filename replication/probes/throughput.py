@@ -45,8 +45,9 @@ def throughput(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float]
     """The run's steps in turns with plain ones of the same student, so that whatever slows the machine slows both.
 
     `tokens_per_second`, and `relative`: a plain step's time over that of the run's beside it. Both are medians over the
-    repetitions, with the 95 % interval of the median (`_low`, `_high`); the curve has every repetition. `teraflops`
-    counts the student alone, as RS-KD prints them; `mfu` counts the teacher beside it too, as a share of
+    repetitions, with the 95 % interval of the median (`_low`, `_high`); the curve has every repetition. Plain training
+    is its own reference, so its `relative` is one, and what its pairs measure, `again`, says how well pairs measure.
+    `teraflops` counts the student alone, as RS-KD prints them; `mfu` counts the teacher beside it too, as a share of
     `matrix_teraflops`, which this machine reaches on a bare square product in the precision of training, measured in
     between. `peak_gigabytes` of a step: of the GPU, else of the process, PyTorch itself included.
     """
@@ -71,7 +72,8 @@ def throughput(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float]
     cost = Cost(run)
     metrics = {
         **median("tokens_per_second", training.tokens / seconds),
-        **median("relative", plain_seconds / seconds),
+        "relative": 1.0,
+        **median("again" if training.run.recipe == plain.run.recipe else "relative", plain_seconds / seconds),
         "teraflops": cost.own_step.flops / np.median(seconds) / 1e12,
         "mfu": cost.step.flops / np.median(seconds) / rate,
         "matrix_teraflops": rate / 1e12,
@@ -119,7 +121,8 @@ def memory_of(machine: Machine) -> int:
 def plain_run(run: Run) -> Run:
     """Plain training of the same student on the same text."""
     recipe = run.recipe
-    return replace(run, recipe=Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text, target=OneHot()))
+    sizes = recipe.student, recipe.teacher, recipe.tokens, recipe.text
+    return replace(run, recipe=Recipe(*sizes, target=OneHot(), probe=recipe.probe))
 
 
 def beside(plain: Training, run: Run, supervision: Supervision) -> Training:
