@@ -53,13 +53,14 @@ def reading(shape: Shape | None, rows: float, length: int, at_once: int) -> Work
 
 @dataclass(frozen=True)
 class Classes:
-    """How many classes a target keeps of a position, on average, and how that is known."""
+    """How many classes of a position a target's store keeps, on average, and how that is known."""
 
     mean: float
     known: str  # "exactly", "measured", "by law", "at most"
 
 
 def classes_of(target: Target, vocabulary: int) -> Classes:
+    target = target.stored or target
     match target:
         case OneHot():
             return Classes(1, "exactly")
@@ -69,8 +70,8 @@ def classes_of(target: Target, vocabulary: int) -> Classes:
             return Classes(min(k, vocabulary), "exactly")
         case RandomSampling(draws=draws, exponent=1):
             return Classes(min(draws**LAW, vocabulary), "by law")
-    # its largest whole number: k, cap or draws
-    most = max((number for number in plain(target).values() if isinstance(number, int)), default=vocabulary)
+    # of the other methods, the sum of their whole numbers: k, cap, draws, classes
+    most = sum(number for number in plain(target).values() if isinstance(number, int))
     return Classes(min(most, vocabulary), "at most")
 
 
