@@ -81,17 +81,16 @@ def remarks(lines: Sequence[Line], scale: Scale, pace: Pace | None) -> list[str]
         f"Teachers read {count(sum(line.tokens for line in passes)) or 'no'} tokens in passes that fill caches "
         f"({len(passes)}), and {count(beside) or 'no'} beside their students."
     ]
-    if largest := max((line.held for line in lines), default=0.0):
-        told.append(
-            f"A run keeps its weights; while it trains, its checkpoint takes up to {si(3 / 4 * largest, 'B')} more."
-        )
+    if kept := max((line.disk for line in lines if line.held), default=0.0):
+        # weights and two moments beside the weights that stay
+        told.append(f"A run keeps its weights; while it trains, its checkpoint takes up to {si(3 * kept, 'B')} more.")
     if scale.corpus_tokens is not None:
         width = 2 if scale.classes <= 1 << 16 else 4
         told.append(f"The text: {count(scale.corpus_tokens)} tokens, {si(width * scale.corpus_tokens, 'B')} tokenised.")
     told.append(
         "FLOPs of matrix products: 6 per weight and token trained, 2 per weight and token of a teacher, attention and "
-        "the head included. Memory: weights, gradients, moments, what forward leaves for backward; the chunk of the "
-        "loss is not in it. Not counted: tokenising, start-up, downstream evaluation."
+        "the head included. Memory: weights, gradients, moments, what forward leaves for backward, a chunk of the "
+        "loss. Not counted: tokenising, start-up, downstream evaluation."
     )
     told.append(
         f"Time: {pace.about}."
