@@ -59,11 +59,13 @@ def some_ids(weights_LK: np.ndarray, vocabulary: int) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 1000])
 def test_bits_have_no_gaps(width: int, count: int) -> None:
     codes = np.random.default_rng(width).integers(0, 2**width, count, dtype=np.uint64)
-    block = pack(codes, width)
-    assert len(block) == -(-count * width // 8)
-    number = sum(int(code) << (width * place) for place, code in enumerate(codes))
-    assert block == number.to_bytes(len(block), "little")
-    np.testing.assert_array_equal(unpack(block, width), codes)
+    counts = [count // 3, 0, count - count // 3]
+    blocks = pack(codes, counts, width)
+    for block, part in zip(blocks, np.split(codes, np.cumsum(counts)[:-1]), strict=True):
+        assert len(block) == -(-len(part) * width // 8)
+        number = sum(int(code) << (width * place) for place, code in enumerate(part))
+        assert block == number.to_bytes(len(block), "little")
+    np.testing.assert_array_equal(unpack(blocks, width), codes)
 
 
 @pytest.mark.parametrize(
