@@ -89,7 +89,7 @@ class Reader:
         index, offset = divmod(sequence, self.manifest.shard_sequences)
         if index not in self.mapped:
             entry = self.manifest.shards[index]
-            self.mapped[index] = Shard(self.directory / entry.file, entry.sequences)
+            self.mapped[index] = Shard(self.directory / entry.file, entry.sequences, self.manifest.compression)
             if len(self.mapped) > OPEN_SHARDS:
                 self.mapped.popitem(last=False)
         self.mapped.move_to_end(index)
