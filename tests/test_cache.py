@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from replication.cache import durable, gather, thread
+from replication.cache import claim, durable, gather, thread
 from replication.cache.codec import Codec, Rows
 from replication.cache.manifest import FILE, UNFINISHED, Expected, Header, Target, check, read_manifest
 from replication.cache.reader import Reader
@@ -205,7 +205,8 @@ def test_everything_that_differs_is_named_and_nothing_else(tmp_path: Path) -> No
     check(manifest, Expected())
 
 
-def test_the_first_of_two_writers_has_the_folder(tmp_path: Path) -> None:
+def test_the_first_of_two_writers_has_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "PATIENCE", 0.1)
     with Writer(tmp_path, header(), SEQUENCES, IN_SHARD) as cache:
         with pytest.raises(ValueError, match="Another process is writing"):
             Writer(tmp_path, header(), SEQUENCES, IN_SHARD)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from replication.cache.claim import claim
+from replication.cache import claim
 from replication.cache.manifest import FILE, UNFINISHED
 from replication.cache.part import WHOLE, Part, part
 from replication.cache.shard import file_name
@@ -69,8 +69,9 @@ def test_a_part_keeps_to_its_shards(tmp_path: Path) -> None:
         build(tmp_path, part=Part(3, 3), batch=4, stop_after=4)
 
 
-def test_parts_write_side_by_side_and_the_whole_waits(tmp_path: Path) -> None:
+def test_parts_write_side_by_side_and_the_whole_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job's drafts stay; the whole sweeps what the killed left, and only when it is alone."""
+    monkeypatch.setattr(claim, "PATIENCE", 0.1)
     with Writer(tmp_path / "parts", header(), SEQUENCES, IN_SHARD, part=Part(1, 2)) as first:
         draft = tmp_path / "parts" / (file_name(1) + ".0123.tmp")
         draft.write_bytes(b"a neighbour is writing this")
@@ -108,7 +109,7 @@ def test_many_jobs_may_begin_at_once(tmp_path: Path) -> None:
 
         def begin(directory: Path = directory, barrier: threading.Barrier = barrier, locks: list = locks) -> None:
             barrier.wait()
-            locks.append(claim(directory, plan, alone=False))
+            locks.append(claim.claim(directory, plan, alone=False))
 
         threads = [threading.Thread(target=begin) for _ in range(8)]
         for thread in threads:
@@ -125,11 +126,9 @@ def test_a_plan_that_goes_while_it_is_locked_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between reading the plan and locking it, the cache is finished by another process."""
-    import replication.cache.claim as module
-
     build(tmp_path / "finished")
     build(tmp_path / "parts", part=Part(1, 2))
-    real = module.locked
+    real = claim.locked
 
     def overtaken(path: Path, alone: bool) -> int:
         lock = real(path, alone)
@@ -138,7 +137,7 @@ def test_a_plan_that_goes_while_it_is_locked_is_looked_at_again(
         path.unlink()
         return lock
 
-    monkeypatch.setattr(module, "locked", overtaken)
+    monkeypatch.setattr(claim, "locked", overtaken)
     with Writer(tmp_path / "parts", header(), SEQUENCES, IN_SHARD, part=Part(2, 2)) as cache:
         assert cache.missing() == [] and cache.lock is None
     assert files(tmp_path / "parts") == files(tmp_path / "finished")

@@ -9,16 +9,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from replication.cache import crew
+from replication.cache import claim, crew
 from replication.cache.crew import Crew
-from replication.cache.manifest import FILE, Target
+from replication.cache.manifest import Target
 from replication.cache.ring import create, narrow
-from replication.cache.shard import file_name
 from replication.cache.verify import verify
 from replication.cache.writer import Writer
 from tests.test_cache import IN_SHARD, SAMPLING, SEQUENCES, TARGETS, build, files, fill, header, rows
@@ -93,15 +94,17 @@ def test_an_error_of_the_last_batch_is_raised_by_close(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begun", [0, 9, SEQUENCES])
 def test_a_killed_worker_is_told_and_resumed(tmp_path: Path, begun: int) -> None:
-    with pytest.raises(ChildProcessError, match=r"ended \(signal 9\): \d+ of 22 sequences are safe; run the same"):
+    with pytest.raises(ChildProcessError, match=r"ended \(signal 9\): \d+ of 22 sequences are safe; run the") as caught:
         with Writer(tmp_path / "killed", header(), SEQUENCES, IN_SHARD, workers=2) as cache:
             for worker in crew_of(cache).workers:
                 os.kill(worker.process.pid, signal.SIGSTOP)  # so that work is waiting when it dies
             fill(cache, batch=4, stop_after=begun)
-            os.kill(crew_of(cache).workers[1].process.pid, signal.SIGKILL)
+            crew_of(cache).workers[1].process.kill()
+            crew_of(cache).workers[1].process.wait()
             os.kill(crew_of(cache).workers[0].process.pid, signal.SIGCONT)
             fill(cache, batch=4)
     assert not any(worker.process.poll() is None for worker in crew_of(cache).workers)
+    assert f": {cache.safe} of 22" in str(caught.value)  # the other worker was waited for
     with Writer(tmp_path / "killed", header(), SEQUENCES, IN_SHARD, workers=2) as cache:
         fill(cache)
     assert files(tmp_path / "killed") == files(build(tmp_path / "once"))
@@ -186,18 +189,64 @@ def test_an_interrupt_while_stopping_waits_for_nobody(tmp_path: Path, monkeypatc
     assert cache.lock is None
 
 
-def test_a_killed_teacher_takes_its_workers_along(tmp_path: Path) -> None:
-    """The lock goes with the last of them, so that whoever resumes is alone."""
-    command = [sys.executable, __file__, str(tmp_path / "killed")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as teacher:
+HELD = """
+import time
+from pathlib import Path
+from replication.cache import durable
+
+def held(path, mode):
+    while path.name.startswith("shard") and not Path({go!r}).exists():
+        time.sleep(0.01)
+    return open(path, mode)
+
+durable.open = held
+"""
+
+
+def test_a_killed_teacher_takes_its_workers_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They finish the shard that they are writing; the lock goes with the last, so that whoever resumes is alone."""
+    with teacher_with_held_workers(tmp_path) as (teacher, workers):
+        teacher.kill()
+        teacher.wait()
+        with monkeypatch.context() as patched, pytest.raises(ValueError, match="Another process is writing"):
+            patched.setattr(claim, "PATIENCE", 0.1)
+            Writer(tmp_path / "cache", header(), SEQUENCES, IN_SHARD)
+        (tmp_path / "go").touch()
+        with Writer(tmp_path / "cache", header(), SEQUENCES, IN_SHARD) as cache:
+            assert cache.missing() == [range(8, SEQUENCES)]  # a shard each; the other two are left
+            assert not any(alive(worker) for worker in workers)
+            fill(cache)
+    assert files(tmp_path / "cache") == files(build(tmp_path / "once"))
+
+
+def test_ctrl_c_at_the_terminal_leaves_the_workers_their_work(tmp_path: Path) -> None:
+    with teacher_with_held_workers(tmp_path) as (teacher, _):
+        os.killpg(teacher.pid, signal.SIGINT)
+        time.sleep(0.2)
+        (tmp_path / "go").touch()
+        assert teacher.wait(20) == -signal.SIGINT
+    with Writer(tmp_path / "cache", header(), SEQUENCES, IN_SHARD) as cache:
+        assert cache.missing() == [range(16, SEQUENCES)]
+        fill(cache)
+
+
+@contextmanager
+def teacher_with_held_workers(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A process, and its two workers that have two shards each to write and may not until there is a file `go`."""
+    (folder / "sitecustomize.py").write_text(HELD.format(go=str(folder / "go")))
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+    command = [sys.executable, __file__, str(folder / "cache")]
+    quiet, said = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(
+        command, env=environment, cwd=ROOT, start_new_session=True, stdout=said, stderr=quiet, text=True
+    ) as teacher:
         assert teacher.stdout is not None
         workers = [int(word) for word in teacher.stdout.readline().split()]
-        teacher.send_signal(signal.SIGKILL)
-    with Writer(tmp_path / "killed", header(), SEQUENCES, IN_SHARD) as cache:
-        fill(cache)
-    assert files(tmp_path / "killed") == files(build(tmp_path / "once"))
-    assert len(workers) == 2 and not any(alive(worker) for worker in workers)
+        assert len(workers) == 2
+        try:
+            yield teacher, workers
+        finally:
+            teacher.kill()
 
 
 def alive(process: int) -> bool:
@@ -205,6 +254,13 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def hand_over(directory: Path) -> None:
+    with Writer(directory, header(SAMPLING), SEQUENCES, IN_SHARD, workers=2) as cache:
+        fill(cache, batch=4, stop_after=16)
+        print(*(worker.process.pid for worker in crew_of(cache).workers), flush=True)
+        time.sleep(60)
 
 
 @pytest.mark.parametrize(
@@ -228,19 +284,5 @@ def test_a_few_cores_are_for_the_teacher_alone(monkeypatch: pytest.MonkeyPatch, 
     assert crew.spare_workers() == workers
 
 
-def write_slowly(directory: Path) -> None:
-    """What the killed teacher does: it says who its workers are once a shard is on disk, and goes on."""
-    with Writer(directory, header(SAMPLING), SEQUENCES, IN_SHARD, workers=2) as cache:
-        for span in cache.missing():
-            for sequence in span:
-                cache.put(sequence, *rows(header(), [sequence]))
-                time.sleep(0.005)
-                if sequence == 9:
-                    while not (directory / file_name(0)).exists():
-                        time.sleep(0.01)
-                    print(*(worker.process.pid for worker in crew_of(cache).workers), flush=True)
-    assert (directory / FILE).exists()
-
-
 if __name__ == "__main__":
-    write_slowly(Path(sys.argv[1]))
+    hand_over(Path(sys.argv[1]))

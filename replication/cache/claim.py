@@ -25,7 +25,7 @@ from replication.cache.manifest import (
     write_plan,
 )
 
-PATIENCE = 1.0  # seconds: the worker of a killed writer may be in the middle of its last shard
+PATIENCE = 5.0  # seconds: the worker of a killed writer may be in the middle of its last shard
 
 
 def claim(directory: Path, plan: Plan, alone: bool) -> int | None:
@@ -97,4 +97,4 @@ def locked(path: Path, alone: bool) -> int:
                 raise ValueError(
                     f"Another process is writing the cache in {path.parent}; wait for it, or end it."
                 ) from None
-            time.sleep(PATIENCE / 20)
+            time.sleep(0.05)

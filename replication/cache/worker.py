@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -14,13 +13,10 @@ Piece = tuple[int, int, Layout]  # the slot, the first sequence in it, the array
 Answer = tuple[int, list[Written] | Exception]  # the slot, free again; what was written or went wrong
 
 
-def serve(connection: Connection, ring: Ring, gathering: Gathering, teacher: int) -> None:
-    """Take pieces until told to stop, or until the process `teacher` is gone.
-
-    After an error it goes on freeing slots, so that the teacher is not kept waiting.
-    """
+def serve(connection: Connection, ring: Ring, gathering: Gathering) -> None:
+    """Take pieces until told to stop. After an error it goes on freeing slots: the teacher is not kept waiting."""
     failed = False
-    while os.getppid() == teacher:  # what a killed teacher had handed over is left: whoever resumes does it anew
+    while True:
         piece: Piece | None = connection.recv()
         if piece is None:
             connection.send(None)
@@ -36,11 +32,10 @@ def serve(connection: Connection, ring: Ring, gathering: Gathering, teacher: int
 
 
 def main(pipe: int, ring: int) -> None:
-    teacher = os.getppid()
-    # a pipe that ends is a teacher that was killed
+    # a pipe that ends is a teacher that was killed: what it had handed over is left to whoever resumes
     with suppress(EOFError, ConnectionError), Connection(pipe) as connection:
         directory, plan, slot_bytes = connection.recv()
-        serve(connection, Ring(ring, slot_bytes), Gathering(directory, plan), teacher)
+        serve(connection, Ring(ring, slot_bytes), Gathering(directory, plan))
 
 
 if __name__ == "__main__":
