@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from replication.cache import ratio
 from replication.cache.bits import pack, unpack
 from replication.cache.choose import codec_for, codec_named
 from replication.cache.codec import Codec, CountsCodec, Rows
@@ -147,6 +148,19 @@ def test_ratio_error_is_near_zero(teacher: str, k: int) -> None:
         assert abs(error_LK.sum() / true_LK.sum()) < 1e-3
 
 
+@pytest.mark.parametrize("grid", [ratio.FIXED, ratio.INNER, ratio.LAST], ids=["fixed", "inner", "last"])
+def test_the_nearest_level_is_the_nearest(grid: ratio.Grid) -> None:
+    rng = np.random.default_rng(0)
+    middles = (grid.levels[1:] + grid.levels[:-1]) / 2
+    edges = [middles, np.nextafter(middles, 0), np.nextafter(middles, 2), grid.levels, [0, 5e-324, 1e-30, 1.5, 1e300]]
+    ratio_A = np.concatenate([rng.random(5000), np.exp(-20 * rng.random(5000)), *edges, [np.inf]])
+    found_A = grid.nearest(ratio_A)
+    assert found_A[-1] == 0
+    distance_AC = np.abs(grid.levels - ratio_A[:-1, None])
+    distance_A = distance_AC[np.arange(len(ratio_A) - 1), found_A[:-1]]
+    np.testing.assert_allclose(distance_A, distance_AC.min(1), rtol=1e-12)  # at a middle, either neighbour
+
+
 def test_errors_do_not_accumulate() -> None:
     """At ratios of 0.95 an open loop is off by up to 0.6 % more with each class: tens of percent at the 300th."""
     true_LK = np.repeat(0.05 * 0.95 ** np.arange(300)[None], 50, 0) * np.linspace(0.7, 1, 50)[:, None]
@@ -249,6 +263,8 @@ def test_several_sequences_at_once_are_the_same_blocks() -> None:
     assert blocks == [codec.encode(*(part[row] for part in stacked)) for row in range(4)]
     for part, decoded in zip(stacked, codec.decode_many(blocks), strict=True):
         np.testing.assert_array_equal(decoded, part)
+    narrow = stacked[0].astype(np.uint16), stacked[1].astype(np.float64), stacked[2].astype(np.uint8)
+    assert codec.encode_many(*narrow) == blocks
 
 
 def test_codec_for_each_target() -> None:

@@ -167,7 +167,7 @@ class CountsCodec(Codec):
     def lengths(self, numerators_M: NDArray[np.uint8]) -> NDArray[np.int64]:
         total_M = numerators_M.cumsum(dtype=np.int64)
         # not total % draws == 0: a remainder costs as much as all the rest
-        ends_N = np.flatnonzero(np.diff(total_M // self.draws, prepend=0))
+        ends_N = np.flatnonzero(np.diff(total_M // self.draws, prepend=0) != 0)
         # every count is at least 1, so no multiple is met twice; damage may skip one
         wanted_N = self.draws * np.arange(1, len(ends_N) + 1)
         sound = np.array_equal(total_M[ends_N], wanted_N) and total_M[-1:].sum() == self.draws * len(ends_N)
