@@ -10,8 +10,8 @@ from typing import get_args
 
 from tqdm import tqdm
 
+from replication.cache.manifest import Compression
 from replication.cache.part import part
-from replication.cache.shard import Compression
 from replication.cache.stats import stats
 from replication.cache.verify import verify
 from replication.caching import Need, build, teacher_for

@@ -15,10 +15,9 @@ import torch
 from tqdm import tqdm
 
 from replication.cache.crew import spare_workers
-from replication.cache.manifest import Expected, Header, check, read_manifest
+from replication.cache.manifest import Compression, Expected, Header, check, read_manifest
 from replication.cache.manifest import Target as TargetEntry
 from replication.cache.part import WHOLE, Part
-from replication.cache.shard import Compression
 from replication.cache.verify import verify
 from replication.cache.writer import SHARD, Writer
 from replication.machine import Machine

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from replication.cache import ratio
-from replication.cache.bits import pack, unpack
+from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
 from replication.cache.codec import Codec, CountsCodec, Rows
+from replication.cache.planes import Planes
 from replication.cache.ratio import RatioCodec
 
 POSITIONS = 600
@@ -61,12 +62,37 @@ def some_ids(weights_LK: np.ndarray, vocabulary: int) -> np.ndarray:
 def test_bits_have_no_gaps(width: int, count: int) -> None:
     codes = np.random.default_rng(width).integers(0, 2**width, count, dtype=np.uint64)
     counts = [count // 3, 0, count - count // 3]
-    blocks = pack(codes, counts, width)
+    blocks = Bits(width).pack(codes, counts)
     for block, part in zip(blocks, np.split(codes, np.cumsum(counts)[:-1]), strict=True):
         assert len(block) == -(-len(part) * width // 8)
         number = sum(int(code) << (width * place) for place, code in enumerate(part))
         assert block == number.to_bytes(len(block), "little")
-    np.testing.assert_array_equal(unpack(blocks, width), codes)
+    np.testing.assert_array_equal(Bits(width).unpack(blocks), codes)
+
+
+@pytest.mark.parametrize("width", [8, 18, 24, 25, 39])
+@pytest.mark.parametrize("rising", [False, True])
+def test_planes_hold_any_codes(width: int, rising: bool) -> None:
+    codes = np.random.default_rng(width).integers(0, 2**width, 50, dtype=np.uint64)
+    counts = [20, 0, 30]
+    layout = Planes(width, 7, rising)
+    blocks = layout.pack(codes, counts)
+    assert [layout.count(block) for block in blocks] == counts
+    np.testing.assert_array_equal(layout.unpack(blocks), codes)
+    np.testing.assert_array_equal(layout.unpack(blocks[2:]), codes[20:])  # a block needs none of the others
+    assert len(layout.unpack([])) == 0
+
+
+def test_rising_ids_and_few_numerators_take_fewer_bytes() -> None:
+    ids_LK, weights_LK, lengths_L = counted_rows(50_304, 50, 1.3)
+    order_LK = np.argsort(np.where(weights_LK > 0, ids_LK, 60_000), axis=1)
+    codec = CountsCodec(50_304, 50)
+    rows = np.take_along_axis(ids_LK, order_LK, 1), np.take_along_axis(weights_LK, order_LK, 1), lengths_L
+    codes = codec.codes(*(part[None] for part in rows))
+    packed, unsorted, rising = (
+        sum(map(len, layout.pack(*codes))) for layout in (codec.bits, Planes(codec.width, 7, False), codec.planes)
+    )
+    assert rising < 0.9 * unsorted < 0.9 * packed
 
 
 @pytest.mark.parametrize(
@@ -97,7 +123,7 @@ def test_counts_come_back_exactly(draws: int, skew: float) -> None:
     codec = CountsCodec(100_000, draws)
     block = codec.encode(ids_LK, weights_LK, lengths_L)
     decoded_ids_LK, decoded_weights_LK, decoded_lengths_L = codec.decode(block)
-    assert len(block) == 3 * lengths_L.sum() == 3 * codec.classes(len(block))
+    assert len(block) == 3 * lengths_L.sum() == 3 * codec.bits.count(block)
     assert decoded_weights_LK.dtype == np.float32
     np.testing.assert_array_equal(decoded_ids_LK, ids_LK)
     np.testing.assert_array_equal(decoded_weights_LK, weights_LK)

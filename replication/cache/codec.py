@@ -15,13 +15,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from replication.cache.bits import code_count, pack, unpack
+from replication.cache.bits import Bits
+from replication.cache.planes import Planes
 
 NUMERATOR_BITS = 7
 LARGEST_NUMERATOR = 2**NUMERATOR_BITS - 1
 
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float32]
+Codes = tuple[NDArray[np.uint64], list[int]]  # codes_M, how many in each sequence
 Rows = tuple[Ids, Weights, NDArray[np.int64]]  # ids, weights, lengths
 
 
@@ -31,6 +33,7 @@ class Codec(ABC):
 
     vocabulary: int
     name: ClassVar[str]
+    rising: ClassVar[bool] = False  # whether ids rise within a row
 
     def __post_init__(self) -> None:
         if not 2 <= self.vocabulary <= 2**32:
@@ -59,7 +62,27 @@ class Codec(ABC):
         return ids_BLK[0], weights_BLK[0], lengths_BL[0]
 
     def encode_many(self, ids_BLK: ArrayLike, weights_BLK: ArrayLike, lengths_BL: ArrayLike) -> list[bytes]:
-        """One block per sequence. Raises ValueError for anything that the block would not give back."""
+        """One block of packed bits per sequence."""
+        return self.bits.pack(*self.codes(ids_BLK, weights_BLK, lengths_BL))
+
+    def decode_many(self, blocks: Sequence[bytes | memoryview]) -> Rows:
+        return self.rows(self.bits.unpack(blocks), len(blocks))
+
+    @property
+    def bits(self) -> Bits:
+        """Codes in files, as they are."""
+        return Bits(self.width)
+
+    @property
+    def planes(self) -> Planes:
+        """Codes in files, compressed."""
+        return Planes(self.width, NUMERATOR_BITS, self.rising)
+
+    def codes(self, ids_BLK: ArrayLike, weights_BLK: ArrayLike, lengths_BL: ArrayLike) -> Codes:
+        """The codes of all sequences, and how many each has.
+
+        Raises ValueError for anything that `rows` would not give back.
+        """
         ids_BLK, weights_BLK, lengths_BL = np.asarray(ids_BLK), np.asarray(weights_BLK), np.asarray(lengths_BL)
         if ids_BLK.ndim != 3 or ids_BLK.shape != weights_BLK.shape or ids_BLK.shape[:2] != lengths_BL.shape:
             shapes = f"{ids_BLK.shape}, {weights_BLK.shape} and {lengths_BL.shape}"
@@ -80,11 +103,10 @@ class Codec(ABC):
             raise ValueError(f"Class id {wrong} is outside the vocabulary of {self.vocabulary}; check the tokenizer.")
         numerators_M = self.numerators(weights_M, lengths_N)
         codes_M = (ids_M.astype(np.uint64) << np.uint64(NUMERATOR_BITS)) | numerators_M
-        return pack(codes_M, lengths_N.reshape(lengths_BL.shape).sum(1).tolist(), self.width)
+        return codes_M, lengths_N.reshape(lengths_BL.shape).sum(1).tolist()
 
-    def decode_many(self, blocks: Sequence[bytes | memoryview]) -> Rows:
+    def rows(self, codes_M: NDArray[np.uint64], sequences: int) -> Rows:
         """ids_BLK, weights_BLK (padded with 0 to the longest row here), lengths_BL. Raises ValueError if damaged."""
-        codes_M = unpack(blocks, self.width)
         numerators_M = (codes_M & np.uint64(LARGEST_NUMERATOR)).astype(np.uint8)
         lengths_N = self.lengths(numerators_M)
         most = int(lengths_N.max(initial=0))
@@ -92,19 +114,15 @@ class Codec(ABC):
         ids_NK = np.zeros(kept_NK.shape, np.int64)
         ids_NK[kept_NK] = codes_M >> np.uint64(NUMERATOR_BITS)
         weights_NK = self.weights(numerators_M, kept_NK)
-        if len(blocks) == 0 or len(lengths_N) % len(blocks):
-            raise ValueError(f"{len(blocks)} blocks hold {len(lengths_N)} positions, which is not as many in each.")
-        shape = len(blocks), len(lengths_N) // len(blocks)
+        if sequences == 0 or len(lengths_N) % sequences:
+            raise ValueError(f"{sequences} blocks hold {len(lengths_N)} positions, which is not as many in each.")
+        shape = sequences, len(lengths_N) // sequences
         return ids_NK.reshape(*shape, most), weights_NK.reshape(*shape, most), lengths_N.reshape(shape)
 
     @property
     @abstractmethod
     def most(self) -> int:
         """The classes that a position keeps at most."""
-
-    def classes(self, block_bytes: int) -> int:
-        """How many classes a block of this size keeps."""
-        return code_count(block_bytes, self.width)
 
     def ordered(self, ids_NK: Ids, weights_NK: NDArray[Any]) -> tuple[Ids, NDArray[Any]]:
         """The rows in the order in which the codec stores them."""
@@ -136,6 +154,7 @@ class CountsCodec(Codec):
 
     draws: int
     name: ClassVar[str] = "counts"
+    rising: ClassVar[bool] = True  # as they are drawn; other orders come back as well
 
     def __post_init__(self) -> None:
         super().__post_init__()

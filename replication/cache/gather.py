@@ -20,6 +20,7 @@ class Gathering:
         self.directory = directory
         self.plan = plan
         self.codec = plan.coder
+        self.layout = plan.layout
         self.blocks: dict[int, dict[int, bytes]] = {}  # by shard, by sequence
 
     def add(self, first: int, ids_BLK: np.ndarray, weights_BLK: np.ndarray, lengths_BL: np.ndarray) -> list[Written]:
@@ -28,7 +29,7 @@ class Gathering:
         Raises ValueError for what cannot be encoded, naming the sequences, and OSError for what the disk refuses.
         """
         try:
-            blocks = self.codec.encode_many(ids_BLK, weights_BLK, lengths_BL)
+            blocks = self.layout.pack(*self.codec.codes(ids_BLK, weights_BLK, lengths_BL))
         except ValueError as error:
             raise ValueError(f"Sequences {first} to {first + len(ids_BLK) - 1}: {error}") from None
         written = []
@@ -39,7 +40,7 @@ class Gathering:
             covered = self.plan.shard_range(index)
             if len(gathered) == len(covered):
                 path = self.directory / shard.file_name(index)
-                shard.write(path, [gathered[member] for member in covered], self.plan.compression)
+                shard.write(path, [gathered[member] for member in covered])
                 written.append((index, shard.checksum(path)))
                 del self.blocks[index]
         return written

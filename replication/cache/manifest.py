@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from replication.cache import durable
+from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
 from replication.cache.codec import Codec
-from replication.cache.shard import Compression
+from replication.cache.planes import Planes
 
 FORMAT = 1
 FILE = "manifest.json"
+Compression = Literal["none", "zstd"]
 UNFINISHED = "unfinished.json"  # stands from the first moment until the manifest replaces it
 
 
@@ -69,6 +71,11 @@ class Plan(Entry):
     @property
     def coder(self) -> Codec:
         return codec_named(self.codec, self.header.vocabulary, self.codec_parameters)
+
+    @property
+    def layout(self) -> Bits | Planes:
+        """How the codes lie in the files."""
+        return self.coder.bits if self.compression == "none" else self.coder.planes
 
     @property
     def shard_count(self) -> int:

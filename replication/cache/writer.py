@@ -22,9 +22,8 @@ from replication.cache import durable, shard
 from replication.cache.claim import claim
 from replication.cache.crew import Crew
 from replication.cache.gather import Gathering
-from replication.cache.manifest import UNFINISHED, Header, Manifest, Plan, ShardEntry, write_manifest
+from replication.cache.manifest import UNFINISHED, Compression, Header, Manifest, Plan, ShardEntry, write_manifest
 from replication.cache.part import WHOLE, Part
-from replication.cache.shard import Compression
 from replication.cache.thread import WriterThread
 
 SHARD = 256  # sequences in a file
@@ -87,7 +86,7 @@ class Writer:
         if not path.exists():
             return False
         try:
-            shard.Shard(path, len(self.plan.shard_range(index)), self.plan.compression)
+            shard.Shard(path, len(self.plan.shard_range(index)))
         except ValueError:
             durable.remove(path)
             return False
@@ -169,11 +168,11 @@ class Writer:
             self.lock = None
 
     def finish(self) -> None:
-        entries, classes = [], 0
+        entries, classes, layout = [], 0, self.plan.layout
         for index in range(self.plan.shard_count):
             covered, path = self.plan.shard_range(index), self.directory / shard.file_name(index)
-            written = shard.Shard(path, len(covered), self.plan.compression)
-            classes += sum(map(self.plan.coder.classes, written.sizes.tolist()))
+            written = shard.Shard(path, len(covered))
+            classes += sum(layout.count(written.block(offset)) for offset in range(len(covered)))
             sha256 = self.hand.checksums.get(index) or shard.checksum(path)
             entries.append(
                 ShardEntry(
