@@ -1,9 +1,8 @@
 """Codes as zstd compresses them well: the same byte of every code side by side, and rising ids as steps.
 
-Packed bits hide what repeats: zstd takes 6 to 13 % off them (RS-KD and top-K targets of a small trained teacher,
-V = 2,048), and a third off the planes of the same random draws. What is drawn has no order, so that 50 sorted ids tell
-log2(50!) bits that steps need not: half of the bytes are left. A top-K row's ids are in the order of their weights;
-they stay as they are.
+Of RS-KD's 50 draws from a small trained teacher (V = 2,048, 31 classes kept) zstd leaves 87 % of the packed bits, 66 %
+of the planes, 55 % with the steps: draws have no order, and log2(31!) bits of sorted ids say nothing. A top-K row's ids
+come in the order of their weights and stay as they are: 87 % are left at K = 12, 86 % at 50.
 """
 
 from __future__ import annotations
