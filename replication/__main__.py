@@ -6,12 +6,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
 from paper_tables import spec
 from replication import invoice
 from replication.bill import bill
+from replication.cache.manifest import Compression
+from replication.cache.part import part
 from replication.cache.stats import stats
 from replication.cache.verify import verify
 from replication.caching import Need, build, teacher_for
@@ -68,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
     verbs = cache.add_subparsers(required=True, metavar="VERB")
     built = verbs.add_parser("build", help="every cache that a recipe file or an exhibit needs, in one teacher pass")
     built.add_argument("source", help="a recipe.toml, or an exhibit such as rskd/table06")
+    built.add_argument(
+        "--part", default="1/1", help="2/4: only this job's shards, of four; then build the rest without"
+    )
+    built.add_argument("--compression", choices=get_args(Compression), default="none", help="of each sequence, alone")
     sizes(built)
     built.set_defaults(action=build_caches)
     checked = verbs.add_parser("verify", help="checksums; with --recipe also alignment and a recomputed sample")
@@ -158,7 +165,7 @@ def build_caches(options: argparse.Namespace) -> None:
     machine, found = this_machine(), plan_of(options, options.source)
     if not found.needs:
         raise ValueError(f"{options.source} needs no cache: its targets are dense, one-hot or online.")
-    for folder in build(found.needs, machine):
+    for folder in build(found.needs, machine, part(options.part), options.compression):
         print(folder)
 
 

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from replication.cache.manifest import Expected, Header, check, read_manifest
+from replication.cache.crew import spare_workers
+from replication.cache.manifest import Compression, Expected, Header, check, read_manifest
 from replication.cache.manifest import Target as TargetEntry
+from replication.cache.part import WHOLE, Part
 from replication.cache.verify import verify
-from replication.cache.writer import Writer
+from replication.cache.writer import SHARD, Writer
 from replication.machine import Machine
 from replication.packing import Packing, positions_in
 from replication.recipe import Different, plain
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 # model and supervision are imported where a model is used: transformers takes seconds, and a plan needs none of it
 
-BATCH = 16  # sequences per teacher forward; divides the writer's shards, so a resumed pass makes the same batches
+BATCH = 16  # sequences per teacher forward; divides SHARD, so that every job and a resumed pass make the same batches
 
 
 @dataclass(frozen=True)
@@ -147,21 +149,25 @@ def model_folder(run: Run, machine: Machine) -> Path:
     return machine.artifacts / run.scale.name / "models" / run.id
 
 
-def build(needs: Iterable[Need], machine: Machine) -> list[Path]:
-    """Write every cache that is not there yet; give all folders. Teacher passes are shared. Resumes after a kill."""
+def build(needs: Iterable[Need], machine: Machine, part: Part = WHOLE, compression: Compression = "none") -> list[Path]:
+    """Write every cache that is not there yet; give all folders. Teacher passes are shared. Resumes after a kill.
+
+    One part of several writes its shards only, of every cache: such jobs run at the same time, twice or again, in any
+    order. Building the whole afterwards computes what is missing and writes the manifests.
+    """
     by_folder = {need.folder(machine): need for need in needs}
     groups: dict[str, dict[Path, Need]] = {}
     for folder, need in by_folder.items():
         if not (folder / "manifest.json").exists():
             groups.setdefault(json.dumps(need.identity, sort_keys=True), {})[folder] = need
     for group in groups.values():
-        teacher_pass(group, machine)
+        teacher_pass(group, machine, part, compression)
     return list(by_folder)
 
 
 @torch.no_grad()
-def teacher_pass(group: dict[Path, Need], machine: Machine) -> None:
-    """One forward pass over the rows that any of these caches still lacks."""
+def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compression: Compression) -> None:
+    """One forward pass over the rows that any of these caches still lacks in this part."""
     from replication.model import logits_of
     from replication.supervision import drawn
 
@@ -169,16 +175,21 @@ def teacher_pass(group: dict[Path, Need], machine: Machine) -> None:
     data = data_for(some.run, machine.artifacts)
     teacher = teacher_for(some.run, machine)
     packing, rows_S = some.rows(data)
+    workers = -(-spare_workers() // len(group))
     with ExitStack() as stack:
         writers = {
-            folder: stack.enter_context(Writer(folder, need.header(data, teacher), len(rows_S)))
+            folder: stack.enter_context(
+                Writer(folder, need.header(data, teacher), len(rows_S), SHARD, workers, part, compression)
+            )
             for folder, need in group.items()
         }
         lacking = {folder: {index for span in writer.missing() for index in span} for folder, writer in writers.items()}
         starts = [
             start for start in range(0, len(rows_S), BATCH) if any(start in missing for missing in lacking.values())
         ]
-        for start in tqdm(starts, desc=f"caching {len(group)} targets", unit="batch", mininterval=1.0):
+        for start in tqdm(
+            in_turn(starts, workers), desc=f"caching {len(group)} targets", unit="batch", mininterval=1.0
+        ):
             indices_B = rows_S[start : start + BATCH]
             rows = torch.from_numpy(packing.rows(indices_B)).to(machine.device)
             with machine.precision():
@@ -188,6 +199,12 @@ def teacher_pass(group: dict[Path, Need], machine: Machine) -> None:
                     target = drawn(need.target, logits_BLV, rows[:, 1:], indices_B, need.run.seed)
                     assert isinstance(target, SparseTarget)
                     put(writers[folder], start, need.target, target, packing.length)
+
+
+def in_turn(starts: list[int], workers: int) -> list[int]:
+    """The batches in the order of their shards, of as many shards in turn as there are workers, each with its own."""
+    place = {shard: place for place, shard in enumerate(sorted({start // SHARD for start in starts}))}
+    return sorted(starts, key=lambda start: (place[start // SHARD] // max(1, workers), start % SHARD, start))
 
 
 def put(writer: Writer, start: int, wanted: Target, target: SparseTarget, length: int) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +22,8 @@ from replication.model import head_of, hidden_of, is_linear, logits_of
 from replication.packing import Packing, positions_in
 from replication.record import generator
 from replication.targets import AnyTarget, Full, SparseTarget, Target, one_hot
+
+Stored = tuple[np.ndarray, np.ndarray]  # ids_BLK, weights_BLK
 
 
 class Supervision(Protocol):
@@ -43,7 +49,10 @@ class FromCache:
     rows_S: np.ndarray  # the packing's rows that are cached, ascending
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        return finished(self.target, *self.reader.rows(np.searchsorted(self.rows_S, indices_B)), labels_BL)
+        return finished(self.target, *self.stored(indices_B), labels_BL)
+
+    def stored(self, indices_B: np.ndarray) -> Stored:
+        return self.reader.rows(np.searchsorted(self.rows_S, indices_B))
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,50 @@ class FromOtherContext:
     rows_S: np.ndarray  # the rows of `other` that are cached, ascending
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
+        return finished(self.target, *self.stored(indices_B), labels_BL)
+
+    def stored(self, indices_B: np.ndarray) -> Stored:
         place_BL = positions_in(self.other, self.mine, indices_B)
         row_BL = np.searchsorted(self.rows_S, place_BL // self.other.length)
         cached_BL = np.where(place_BL < 0, -1, row_BL * self.other.length + place_BL % self.other.length)
-        return finished(self.target, *self.reader.positions(cached_BL), labels_BL)
+        return self.reader.positions(cached_BL)
+
+
+class Prefetched:
+    """A cache's targets, decoded by a thread while the student trains on those before.
+
+    `batches` are the indices_B to come, in order. What is asked out of that order is decoded when asked. An error of
+    the thread is raised, with its traceback, by the call that needed the batch. Use as a context manager.
+    """
+
+    AHEAD = 4  # batches decoded and not asked for yet, at most
+
+    def __init__(self, source: FromCache | FromOtherContext, batches: Iterable[np.ndarray]) -> None:
+        self.source = source
+        self.batches = iter(batches)
+        self.thread = ThreadPoolExecutor(1, "prefetch")  # a reader serves one thread
+        self.coming: deque[tuple[np.ndarray, Future[Stored]]] = deque()
+        self.look_ahead()
+
+    def look_ahead(self) -> None:
+        for indices_B in islice(self.batches, self.AHEAD - len(self.coming)):
+            self.coming.append((indices_B, self.thread.submit(self.source.stored, indices_B)))
+
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
+        if any(np.array_equal(indices_B, expected_B) for expected_B, _ in self.coming):
+            while not np.array_equal(indices_B, self.coming[0][0]):
+                self.coming.popleft()  # passed over
+            stored = self.coming.popleft()[1]
+            self.look_ahead()
+        else:
+            stored = self.thread.submit(self.source.stored, indices_B)
+        return finished(self.source.target, *stored.result(), labels_BL)
+
+    def __enter__(self) -> Prefetched:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.thread.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

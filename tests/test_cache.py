@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from replication.cache import durable, writer
+from replication.cache import claim, durable, gather, thread
 from replication.cache.codec import Codec, Rows
 from replication.cache.manifest import FILE, UNFINISHED, Expected, Header, Target, check, read_manifest
 from replication.cache.reader import Reader
@@ -84,7 +84,8 @@ def fill(cache: Writer, batch: int = 3, stop_after: int | None = None, unique: f
 
 def build(directory: Path, head: Header | None = None, sequences: int = SEQUENCES, **how: Any) -> Path:
     unique = how.pop("unique", 4)
-    with Writer(directory, head or header(), sequences, how.pop("shard_sequences", IN_SHARD)) as cache:
+    options = {key: how.pop(key) for key in ("workers", "part", "compression") if key in how}
+    with Writer(directory, head or header(), sequences, how.pop("shard_sequences", IN_SHARD), **options) as cache:
         fill(cache, unique=unique, **how)
     return directory
 
@@ -204,7 +205,8 @@ def test_everything_that_differs_is_named_and_nothing_else(tmp_path: Path) -> No
     check(manifest, Expected())
 
 
-def test_the_first_of_two_writers_has_the_folder(tmp_path: Path) -> None:
+def test_the_first_of_two_writers_has_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "PATIENCE", 0.1)
     with Writer(tmp_path, header(), SEQUENCES, IN_SHARD) as cache:
         with pytest.raises(ValueError, match="Another process is writing"):
             Writer(tmp_path, header(), SEQUENCES, IN_SHARD)
@@ -242,11 +244,11 @@ def test_an_error_of_the_thread_reaches_the_teacher(tmp_path: Path) -> None:
 
 def test_the_teacher_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    real = writer.shard.write
-    monkeypatch.setattr(writer.shard, "write", lambda *arguments: (release.wait(10), real(*arguments)))
+    real = gather.shard.write
+    monkeypatch.setattr(gather.shard, "write", lambda *arguments: (release.wait(10), real(*arguments)))
     with Writer(tmp_path, header(), SEQUENCES, shard_sequences=1) as cache:
         begin = time.perf_counter()
-        fill(cache, batch=1, stop_after=writer.WAITING)
+        fill(cache, batch=1, stop_after=thread.WAITING)
         waited = time.perf_counter() - begin
         release.set()
         fill(cache)

@@ -22,11 +22,15 @@ from replication.cache.verify import verify
 from replication.cache.writer import Writer
 
 SEQUENCES, LENGTH, IN_SHARD, PAUSE = 120, 32, 2, 0.002
-KILLS = 20
+KILLS, WORKERS_KILLS = 20, 6
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     in_one_thread("random-moments", tmp_path)
+
+
+def test_killed_with_its_workers_at_random_moments(tmp_path: Path) -> None:
+    in_one_thread("with-workers", tmp_path)
 
 
 def test_killed_at_every_step(tmp_path: Path) -> None:
@@ -39,23 +43,23 @@ def in_one_thread(how: str, folder: Path) -> None:
     subprocess.run([sys.executable, __file__, how, str(folder)], cwd=root, env=environment, check=True, timeout=120)
 
 
-def at_random_moments(folder: Path) -> None:
+def at_random_moments(folder: Path, workers: int = 0, wanted: int = KILLS) -> None:
     begin = time.perf_counter()
     write(folder / "once", PAUSE)
     whole = time.perf_counter() - begin
     chance = random.Random(0)
     kills, rounds, halfway = 0, 0, 0
-    while kills < KILLS:
+    while kills < wanted:
         directory = folder / f"round{rounds}"
-        while not (directory / FILE).exists() and kills < KILLS:
-            if killed_while_writing(directory, chance.uniform(0, whole / 2)):
+        while not (directory / FILE).exists() and kills < wanted:
+            if killed_while_writing(directory, chance.uniform(0, whole / 2), workers):
                 kills += 1
                 halfway += 0 < len(list(directory.glob("shard-*.bin"))) < SEQUENCES // IN_SHARD
         write(directory, 0)
         assert files(directory) == files(folder / "once"), rounds
         assert verify(directory) == []
         rounds += 1
-    assert halfway >= KILLS // 2, halfway  # the kills fell into the writing, not before or after it
+    assert halfway >= wanted // 2, halfway  # the kills fell into the writing, not before or after it
 
 
 def at_every_step(folder: Path) -> None:
@@ -117,15 +121,21 @@ def die_at(step: int) -> None:
         return ticked
 
     durable.open = Slow  # type: ignore[attr-defined]
-    os.replace, os.unlink = ticking(os.replace), ticking(os.unlink)
+    os.link, os.replace, os.unlink = ticking(os.link), ticking(os.replace), ticking(os.unlink)
 
 
-def killed_while_writing(directory: Path, seconds: float) -> bool:
-    """Fork a writer and SIGKILL it after so many seconds; False where it was done before."""
+def killed_while_writing(directory: Path, seconds: float, workers: int) -> bool:
+    """Fork a writer and SIGKILL it after so many seconds; False where it was done before.
+
+    With workers, which take a while to start, the seconds count from the first shard that they write.
+    """
+    begun = len(list(directory.glob("shard-*.bin")))
     writer = os.fork()
     if writer == 0:
-        write(directory, PAUSE)
+        write(directory, PAUSE, workers=workers)
         os._exit(0)
+    while workers and not ended(writer) and len(list(directory.glob("shard-*.bin"))) == begun:
+        time.sleep(0.001)
     time.sleep(seconds)
     os.kill(writer, signal.SIGKILL)
     status = os.waitpid(writer, 0)[1]
@@ -133,11 +143,15 @@ def killed_while_writing(directory: Path, seconds: float) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def write(directory: Path, pause: float, sequences: int = SEQUENCES) -> None:
+def ended(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def write(directory: Path, pause: float, sequences: int = SEQUENCES, workers: int = 0) -> None:
     """Write the cache, or what is missing of it, not faster than a sequence every `pause` seconds."""
     target = Target(name="RandomSampling", fields={"draws": 4, "exponent": 1.0})
     header = Header(teacher="t", tokenizer="k", packing="p", target=target, seed=0, vocabulary=100_000, length=LENGTH)
-    with Writer(directory, header, sequences, IN_SHARD) as cache:
+    with Writer(directory, header, sequences, IN_SHARD, workers) as cache:
         for span in cache.missing():
             for sequence in span:
                 ids_BLK = np.random.default_rng(sequence).integers(0, 100_000, (1, LENGTH, 2))
@@ -151,4 +165,10 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
-    {"random-moments": at_random_moments, "every-step": at_every_step}[sys.argv[1]](Path(sys.argv[2]))
+    how, place = sys.argv[1], Path(sys.argv[2])
+    if how == "every-step":
+        at_every_step(place)
+    elif how == "with-workers":
+        at_random_moments(place, workers=2, wanted=WORKERS_KILLS)
+    else:
+        at_random_moments(place)

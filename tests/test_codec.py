@@ -7,9 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from replication.cache.bits import pack, unpack
+from replication.cache import ratio
+from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
 from replication.cache.codec import Codec, CountsCodec, Rows
+from replication.cache.planes import Planes
 from replication.cache.ratio import RatioCodec
 
 POSITIONS = 600
@@ -59,11 +61,38 @@ def some_ids(weights_LK: np.ndarray, vocabulary: int) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 1000])
 def test_bits_have_no_gaps(width: int, count: int) -> None:
     codes = np.random.default_rng(width).integers(0, 2**width, count, dtype=np.uint64)
-    block = pack(codes, width)
-    assert len(block) == -(-count * width // 8)
-    number = sum(int(code) << (width * place) for place, code in enumerate(codes))
-    assert block == number.to_bytes(len(block), "little")
-    np.testing.assert_array_equal(unpack(block, width), codes)
+    counts = [count // 3, 0, count - count // 3]
+    blocks = Bits(width).pack(codes, counts)
+    for block, part in zip(blocks, np.split(codes, np.cumsum(counts)[:-1]), strict=True):
+        assert len(block) == -(-len(part) * width // 8)
+        number = sum(int(code) << (width * place) for place, code in enumerate(part))
+        assert block == number.to_bytes(len(block), "little")
+    np.testing.assert_array_equal(Bits(width).unpack(blocks), codes)
+
+
+@pytest.mark.parametrize("width", [8, 18, 24, 25, 39])
+@pytest.mark.parametrize("rising", [False, True])
+def test_planes_hold_any_codes(width: int, rising: bool) -> None:
+    codes = np.random.default_rng(width).integers(0, 2**width, 50, dtype=np.uint64)
+    counts = [20, 0, 30]
+    layout = Planes(width, 7, rising)
+    blocks = layout.pack(codes, counts)
+    assert [layout.count(block) for block in blocks] == counts
+    np.testing.assert_array_equal(layout.unpack(blocks), codes)
+    np.testing.assert_array_equal(layout.unpack(blocks[2:]), codes[20:])  # a block needs none of the others
+    assert len(layout.unpack([])) == 0
+
+
+def test_rising_ids_and_few_numerators_take_fewer_bytes() -> None:
+    ids_LK, weights_LK, lengths_L = counted_rows(50_304, 50, 1.3)
+    order_LK = np.argsort(np.where(weights_LK > 0, ids_LK, 60_000), axis=1)
+    codec = CountsCodec(50_304, 50)
+    rows = np.take_along_axis(ids_LK, order_LK, 1), np.take_along_axis(weights_LK, order_LK, 1), lengths_L
+    codes = codec.codes(*(part[None] for part in rows))
+    packed, unsorted, rising = (
+        sum(map(len, layout.pack(*codes))) for layout in (codec.bits, Planes(codec.width, 7, False), codec.planes)
+    )
+    assert rising < 0.9 * unsorted < 0.9 * packed
 
 
 @pytest.mark.parametrize(
@@ -94,7 +123,7 @@ def test_counts_come_back_exactly(draws: int, skew: float) -> None:
     codec = CountsCodec(100_000, draws)
     block = codec.encode(ids_LK, weights_LK, lengths_L)
     decoded_ids_LK, decoded_weights_LK, decoded_lengths_L = codec.decode(block)
-    assert len(block) == 3 * lengths_L.sum() == 3 * codec.classes(len(block))
+    assert len(block) == 3 * lengths_L.sum() == 3 * codec.bits.count(block)
     assert decoded_weights_LK.dtype == np.float32
     np.testing.assert_array_equal(decoded_ids_LK, ids_LK)
     np.testing.assert_array_equal(decoded_weights_LK, weights_LK)
@@ -143,6 +172,19 @@ def test_ratio_error_is_near_zero(teacher: str, k: int) -> None:
         assert np.abs(error_LK / true_LK).mean() < 0.0075
         assert abs((error_LK / true_LK).mean()) < 5e-4
         assert abs(error_LK.sum() / true_LK.sum()) < 1e-3
+
+
+@pytest.mark.parametrize("grid", [ratio.FIXED, ratio.INNER, ratio.LAST], ids=["fixed", "inner", "last"])
+def test_the_nearest_level_is_the_nearest(grid: ratio.Grid) -> None:
+    rng = np.random.default_rng(0)
+    middles = (grid.levels[1:] + grid.levels[:-1]) / 2
+    edges = [middles, np.nextafter(middles, 0), np.nextafter(middles, 2), grid.levels, [0, 5e-324, 1e-30, 1.5, 1e300]]
+    ratio_A = np.concatenate([rng.random(5000), np.exp(-20 * rng.random(5000)), *edges, [np.inf]])
+    found_A = grid.nearest(ratio_A)
+    assert found_A[-1] == 0
+    distance_AC = np.abs(grid.levels - ratio_A[:-1, None])
+    distance_A = distance_AC[np.arange(len(ratio_A) - 1), found_A[:-1]]
+    np.testing.assert_allclose(distance_A, distance_AC.min(1), rtol=1e-12)  # at a middle, either neighbour
 
 
 def test_errors_do_not_accumulate() -> None:
@@ -247,6 +289,8 @@ def test_several_sequences_at_once_are_the_same_blocks() -> None:
     assert blocks == [codec.encode(*(part[row] for part in stacked)) for row in range(4)]
     for part, decoded in zip(stacked, codec.decode_many(blocks), strict=True):
         np.testing.assert_array_equal(decoded, part)
+    narrow = stacked[0].astype(np.uint16), stacked[1].astype(np.float64), stacked[2].astype(np.uint8)
+    assert codec.encode_many(*narrow) == blocks
 
 
 def test_codec_for_each_target() -> None:

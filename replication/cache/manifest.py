@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from replication.cache import durable
+from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
 from replication.cache.codec import Codec
+from replication.cache.planes import Planes
 
 FORMAT = 1
 FILE = "manifest.json"
+Compression = Literal["none", "zstd"]
 UNFINISHED = "unfinished.json"  # stands from the first moment until the manifest replaces it
 
 
@@ -57,10 +60,22 @@ class Plan(Entry):
     shard_sequences: int
     codec: str
     codec_parameters: dict[str, Any]
+    compression: Compression = "none"
+
+    @model_serializer(mode="wrap")
+    def without_what_is_new(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Uncompressed caches are written as they were before there were others: a digest covers the text."""
+        found = handler(self)
+        return {key: value for key, value in found.items() if (key, value) != ("compression", "none")}
 
     @property
     def coder(self) -> Codec:
         return codec_named(self.codec, self.header.vocabulary, self.codec_parameters)
+
+    @property
+    def layout(self) -> Bits | Planes:
+        """How the codes lie in the files."""
+        return self.coder.bits if self.compression == "none" else self.coder.planes
 
     @property
     def shard_count(self) -> int:
@@ -88,12 +103,13 @@ class Manifest(Plan):
 
 
 def write_plan(directory: Path, plan: Plan) -> None:
-    durable.write(directory / UNFINISHED, [plan.model_dump_json(indent=1).encode()])
+    """The first plan stays, whoever else writes one."""
+    durable.create(directory / UNFINISHED, [plan.model_dump_json(indent=1).encode()])
 
 
-def read_plan(directory: Path) -> Plan | None:
+def read_plan(directory: Path) -> Plan:
     path = directory / UNFINISHED
-    return parsed(Plan, path.read_bytes(), path) if path.exists() else None
+    return parsed(Plan, path.read_bytes(), path)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

@@ -33,6 +33,7 @@ class Reader:
                 state = "is missing" if found is None else f"has {found} bytes instead of {entry.bytes}"
                 raise ValueError(f"{path} {state}; restore it, or remove the folder and rebuild the cache.")
         self.codec = self.manifest.coder
+        self.layout = self.manifest.layout
         self.length = self.manifest.header.length
         self.sequences = self.manifest.sequences
         self.mapped: OrderedDict[int, Shard] = OrderedDict()
@@ -75,7 +76,7 @@ class Reader:
             raise ValueError(f"Sequence {wrong} is not in the cache; give 0 to {self.sequences - 1}.")
         blocks = [self.block(int(index)) for index in indices_B]
         try:
-            rows = self.codec.decode_many(blocks)
+            rows = self.codec.rows(self.layout.unpack(blocks), len(blocks))
         except ValueError as error:
             raise ValueError(f"{self.directory}: {error} Verify the cache to find where.") from None
         if rows[2].shape[1] != self.length:

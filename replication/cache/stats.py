@@ -16,6 +16,7 @@ def stats(directory: Path | str) -> dict[str, Any]:
     bytes_per_token = total / manifest.positions
     return {
         "codec": manifest.codec,
+        "compression": manifest.compression,
         "sequences": manifest.sequences,
         "positions": manifest.positions,
         "classes": manifest.classes,
