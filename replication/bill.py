@@ -55,7 +55,7 @@ def of_run(kind: str, run: Run, machine: Machine) -> Line:
         disk=4 * cost.student.parameters,
         held=cost.held_bytes,
         each=cost.sequence_bytes,
-        beside=cost.tokens if cost.asks_teacher else 0,
+        beside=cost.taught * cost.batch if cost.asks_teacher else 0,
         note="with its teacher beside it" if cost.asks_teacher else "",
     )
 

@@ -115,9 +115,11 @@ class Cost:
 
     @cached_property
     def taught(self) -> int:
-        """Steps that ask for a distillation loss."""
+        """Steps that ask for a target."""
         steps, recipe = self.run.steps, self.run.recipe
-        return sum(recipe.schedule(step / steps)[0] > 0 for step in range(steps)) if recipe.uses_teacher else 0
+        if not recipe.uses_teacher or recipe.positions.asks_target:
+            return steps if recipe.uses_teacher else 0
+        return sum(recipe.schedule(step / steps)[0] > 0 for step in range(steps))
 
     @property
     def asks_teacher(self) -> bool:
@@ -157,8 +159,9 @@ class Cost:
 
     @property
     def training(self) -> Work:
-        """The loop asks an online teacher at every step, whatever the schedule makes of it."""
-        return self.step * self.run.steps
+        """The loop asks an online teacher where the schedule gives its word a weight."""
+        asked = self.taught if self.asks_teacher else 0
+        return self.own_step * self.run.steps + self.teacher_step * asked
 
     @property
     def evaluation(self) -> Work:

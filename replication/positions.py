@@ -31,6 +31,7 @@ class Policy:
     """A point on the position axis."""
 
     whole_batch: ClassVar[bool] = False  # whether a position's weight depends on other sequences
+    asks_target: ClassVar[bool] = False  # whether it depends on the target
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class HardTokens(Policy):
     ratio: float = 2.0
     hard: float = 0.5
     whole_batch = True
+    asks_target = True
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < math.inf:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from replication.record import Record, provenance, seed_for
 from replication.run import Data, Run, data_for, order_of
 from replication.scale import Optimiser
 from replication.student import Student
-from replication.supervision import FromCache, FromOtherContext, FromText, Supervision, from_teacher
+from replication.supervision import FromCache, FromOtherContext, FromText, Prefetched, Supervision, from_teacher
 
 
 def record_of(run: Run, machine: Machine) -> Record:
@@ -51,27 +53,28 @@ def train(run: Run, machine: Machine) -> Record:
 
     clock = time.perf_counter()
     progress = tqdm(total=run.steps, initial=began, desc=run.id, unit="step", mininterval=2.0, disable=not world.first)
-    while training.step < run.steps:
-        nats, gradient_norm, rate = training.advance()
-        step = training.step
-        finite = math.isfinite(nats) and math.isfinite(gradient_norm)
-        progress.update()
-        if world.first and (step % run.scale.log_every == 0 or step == run.steps or not finite):
-            record.log(
-                step=step,
-                tokens=step * training.tokens,
-                loss=nats,
-                learning_rate=rate,
-                gradient_norm=gradient_norm,
-                seconds=round(time.perf_counter() - record.started, 3),
-            )
-        if not finite:
-            if world.first:
-                record.finish({"lm_loss": math.inf}, {}, diverged=True)
-            world.wait()
-            return record
-        if step % run.scale.checkpoint_every == 0:
-            save(place, step, training.student, training.optimiser, world)
+    with training.reading_ahead():
+        while training.step < run.steps:
+            nats, gradient_norm, rate = training.advance()
+            step = training.step
+            finite = math.isfinite(nats) and math.isfinite(gradient_norm)
+            progress.update()
+            if world.first and (step % run.scale.log_every == 0 or step == run.steps or not finite):
+                record.log(
+                    step=step,
+                    tokens=step * training.tokens,
+                    loss=nats,
+                    learning_rate=rate,
+                    gradient_norm=gradient_norm,
+                    seconds=round(time.perf_counter() - record.started, 3),
+                )
+            if not finite:
+                if world.first:
+                    record.finish({"lm_loss": math.inf}, {}, diverged=True)
+                world.wait()
+                return record
+            if step % run.scale.checkpoint_every == 0:
+                save(place, step, training.student, training.optimiser, world)
     progress.close()
     speed = (training.step - began) * training.tokens / max(time.perf_counter() - clock, 1e-9)
 
@@ -119,6 +122,18 @@ class Training:
         self.order = order_of(run, data)
         self.step = 0
 
+    @contextmanager
+    def reading_ahead(self) -> Iterator[None]:
+        """While it lasts, a thread decodes a cache's targets of the steps to come."""
+        source = self.supervision
+        if not isinstance(source, FromCache | FromOtherContext):
+            yield
+            return
+        coming = (indices_B for step in range(self.step, self.run.steps) for indices_B in self.parts(step))
+        with Prefetched(source, coming) as self.supervision:
+            yield
+        self.supervision = source
+
     @property
     def tokens(self) -> int:
         """Of one step, in all processes."""
@@ -130,19 +145,22 @@ class Training:
         Where loss or norm are not finite the weights are left as they were.
         """
         settings = self.run.role.optimiser
-        rate = learning_rate(self.step, self.run.steps, settings)
+        rate, progress = learning_rate(self.step, self.run.steps, settings), self.step / self.run.steps
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
+        # a teacher whose word has no weight (SALT's second stage) is not asked
+        heeded = self.run.recipe.schedule(progress)[0] > 0 or self.run.recipe.positions.asks_target
+        supervision = self.supervision if heeded else FromText()
         parts = self.parts(self.step)
         total = torch.zeros((), device=self.machine.device)
         for number, indices_B in enumerate(parts, 1):
             rows = torch.from_numpy(self.data.train.rows(indices_B)).to(self.machine.device)
             tokens_BL, labels_BL = rows[:, :-1], rows[:, 1:]
-            target = self.supervision(indices_B, tokens_BL, labels_BL)
+            target = supervision(indices_B, tokens_BL, labels_BL)
             with synchronised(self.student, last=number == len(parts)):
                 with self.machine.precision():
-                    loss = self.student(tokens_BL, labels_BL, target, self.step / self.run.steps) / len(parts)
+                    loss = self.student(tokens_BL, labels_BL, target, progress) / len(parts)
                 loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)

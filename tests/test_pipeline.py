@@ -25,7 +25,7 @@ from replication.run import Run, data_for
 from replication.scale import load_scale
 from replication.supervision import FromCache, FromTeacher, drawn
 from replication.targets import RandomSampling, SparseTarget
-from replication.train import supervision_of, train
+from replication.train import Training, supervision_of, train
 from tests.small import write_scale
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +104,23 @@ def test_a_cached_draw_is_the_draw_made_online(place: tuple[Path, Machine]) -> N
     rows = torch.from_numpy(data.train.rows(indices_B))
     from_cache, online = (source(indices_B, rows[:, :-1], rows[:, 1:]) for source in (cached, beside))
     assert torch.equal(from_cache.dense(data.tokenizer.vocabulary), online.dense(data.tokenizer.vocabulary))
+
+
+def test_a_teacher_without_weight_is_not_asked(place: tuple[Path, Machine]) -> None:
+    """SALT's second stage: as many calls as steps of the first (36 / 208 of 12, begun ones counted)."""
+    folder, machine = place
+    run = run_of(folder, METHODS["SALT"], seed=3)
+    training = Training(run, data_for(run, machine.artifacts), teacher_for(run, machine), machine)
+    asked, supervision = [], training.supervision
+
+    def counting(*given: object) -> object:
+        asked.append(training.step)
+        return supervision(*given)  # type: ignore[arg-type]
+
+    training.supervision = counting  # type: ignore[assignment]
+    while training.step < run.steps:
+        training.advance()
+    assert asked == [0, 1, 2] and run.steps == 12
 
 
 def test_each_sequence_has_its_own_stream(place: tuple[Path, Machine]) -> None:

@@ -55,18 +55,19 @@ def throughput(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float]
     taken: dict[str, list[float]] = {"seconds": [], "plain_seconds": [], "matrix_seconds": []}
     with tempfile.TemporaryDirectory() as folder:
         training = beside(plain, run, supervision_of(run, data, Path(folder), machine))
-        for _ in range(WARM_UP):
-            plain.advance()
+        with training.reading_ahead():
+            for _ in range(WARM_UP):
+                plain.advance()
+                training.advance()
+            forget_peak_memory()
             training.advance()
-        forget_peak_memory()
-        training.advance()
-        peak = peak_memory()
-        pair = [("seconds", training), ("plain_seconds", plain)]
-        for _ in tqdm(range(REPETITIONS), desc=run.id, unit="turn", mininterval=2.0):
-            for name, each in pair:
-                taken[name].append(seconds_of(each.advance))
-            taken["matrix_seconds"].append(product_seconds(machine))
-            pair.reverse()
+            peak = peak_memory()
+            pair = [("seconds", training), ("plain_seconds", plain)]
+            for _ in tqdm(range(REPETITIONS), desc=run.id, unit="turn", mininterval=2.0):
+                for name, each in pair:
+                    taken[name].append(seconds_of(each.advance))
+                taken["matrix_seconds"].append(product_seconds(machine))
+                pair.reverse()
     seconds, plain_seconds = np.array(taken["seconds"]), np.array(taken["plain_seconds"])
     rate = 2 * SIDE[machine.device.type] ** 3 / np.median(taken["matrix_seconds"])
     cost = Cost(run)
