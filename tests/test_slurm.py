@@ -5,11 +5,13 @@ Needs root and Debian's slurm-wlm and munge; .ci/run installs them.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -38,11 +40,14 @@ def slurm() -> Iterator[None]:
     if why:
         warnings.warn(f"SLURM WAS NOT TESTED: {why}", stacklevel=1)
         pytest.skip(f"SLURM WAS NOT TESTED: {why}")
-    already = one_node_slurm.pid("slurmctld") is not None
-    one_node_slurm.start()
-    yield
-    if not already:
-        one_node_slurm.stop()
+    # a machine has one of them: another session's tests wait
+    with (Path(tempfile.gettempdir()) / "one-node-slurm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        already = one_node_slurm.pid("slurmctld") is not None
+        one_node_slurm.start()
+        yield
+        if not already:
+            one_node_slurm.stop()
 
 
 def test_jobs_that_die_half_way_end_with_the_numbers_of_this_machine(
