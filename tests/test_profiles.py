@@ -42,7 +42,11 @@ def test_snakemake_knows_every_word(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert set(stated) == (set() if name == "local" else set(rules) - {"all"})
 
 
-def test_a_profile_of_ones_own_decides_gpus_parts_and_processors(tmp_path: Path) -> None:
+def test_a_profile_of_ones_own_decides_gpus_parts_and_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHARDED", "1")
+    monkeypatch.setenv("AUTOCAST", "0")
     settings = yaml.safe_load((FOLDER / "profiles/slurm/config.yaml").read_text())
     settings |= {"default-resources": {"gpu": 4, "slurm_partition": "fast"}, "set-scatter": {"cache": 3}}
     settings |= {"set-resources": {"cache_part": {"gpu": 1}}, "set-threads": {"teacher": 7}}
@@ -54,9 +58,11 @@ def test_a_profile_of_ones_own_decides_gpus_parts_and_processors(tmp_path: Path)
     dry = [*command[:-2], "--dry-run", "--printshellcmds"]
     answer = subprocess.run(dry, cwd=ROOT, env=with_our_plugins(), capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    where = f"RESULTS='{machine.results}' ARTIFACTS={machine.artifacts}"
-    call = rf"^Shell command: cd {ROOT} && {where} OMP_NUM_THREADS=(\d) {sys.executable} (.*)-m replication (\S+ \S+)"
-    jobs = Counter(re.findall(call, answer.stdout, flags=re.MULTILINE))
+    where = re.escape(f"cd {ROOT} && RESULTS='{machine.results}' ARTIFACTS={machine.artifacts} ")
+    call = (
+        where + rf"OMP_NUM_THREADS=(\d) AUTOCAST=0 SHARDED=1 {re.escape(sys.executable)} (.*)-m replication (\S+ \S+)"
+    )
+    jobs = Counter(re.findall(call, answer.stdout))
     torchrun = "-m torch.distributed.run --standalone --nproc-per-node 4 "
     assert jobs == {
         ("7", torchrun, "step rskd/table16"): 1,

@@ -159,7 +159,7 @@ def interrupt(deaths: dict[str, list[str]], folder: Path, workflow: subprocess.P
     kept: dict[str, str] = {}
     while len(kept) < len(deaths) and workflow.poll() is None:
         for name in deaths.keys() - kept.keys():
-            if (folder / f"artifacts/small/checkpoints/{name}.pt").exists():
+            if any((folder / "artifacts/small/checkpoints" / name).glob("0*")):
                 lines = (folder / "results/small" / name / "metrics.jsonl").read_text().splitlines(keepends=True)
                 kept[name] = "".join(line for line in lines if json.loads(line)["step"] <= 50)
                 subprocess.run([*deaths[name], job_of(name)], check=True)

@@ -18,6 +18,12 @@ from replication.scale import load_scale
 from toy import __main__ as toy
 
 FOLDER = Path(__file__).parent
+SETTINGS = (
+    "AT_ONCE",
+    "AUTOCAST",
+    "SHARDED",
+    "COMPILE",
+)  # of replication.machine: a job must find them as they are here
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,8 +125,9 @@ def snakemake(exhibit: str, scale: str, seeds: str, machine: Machine, profile: P
         "results": machine.results.absolute(),
         "artifacts": machine.artifacts.absolute(),
     }
-    if cores is not None:
-        config["cores"] = cores
+    settings = " ".join(f"{name}={os.environ[name]}" for name in SETTINGS if os.environ.get(name))
+    config |= {"settings": settings} if settings else {}
+    config |= {"cores": cores} if cores is not None else {}
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(FOLDER / "Snakefile")),
         *("--workflow-profile", str(profile), *(("--cores", str(cores)) if cores is not None else ())),
