@@ -12,10 +12,14 @@ import pytest
 import yaml
 
 from replication.machine import this_machine
+from replication.plan import plan
+from replication.scale import load_scale
 from tests.small import write_scale
 from workflow.__main__ import FOLDER, main, profile_folder, snakemake, with_our_plugins
+from workflow.steps import before, write_steps
 
 ROOT = Path(__file__).parent.parent
+EXHIBIT = "rskd/table16"
 PROFILES = sorted(path.parent.name for path in (FOLDER / "profiles").glob("*/config.yaml"))
 
 
@@ -53,25 +57,41 @@ def test_a_profile_of_ones_own_decides_gpus_parts_and_processors(
     (tmp_path / "own").mkdir()
     (tmp_path / "own/config.yaml").write_text(yaml.safe_dump(settings))
     machine = this_machine(tmp_path / "my results", tmp_path / "artifacts")
-    command = snakemake("rskd/table16", str(write_scale(tmp_path)), "0,1", machine, tmp_path / "own", 8)
+    scale = load_scale(str(write_scale(tmp_path)))
+    written = write_steps(plan([EXHIBIT], scale, [0, 1]), scale, machine, [EXHIBIT, "--seeds", "0,1"], None)
+    command = snakemake(written, tmp_path / "own", 8)
     assert command[-2:] == ["--quiet", "rules"]
     dry = [*command[:-2], "--dry-run", "--printshellcmds"]
     answer = subprocess.run(dry, cwd=ROOT, env=with_our_plugins(), capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    where = re.escape(f"cd {ROOT} && RESULTS='{machine.results}' ARTIFACTS={machine.artifacts} ")
-    call = (
-        where + rf"OMP_NUM_THREADS=(\d) AUTOCAST=0 SHARDED=1 {re.escape(sys.executable)} (.*)-m replication (\S+ \S+)"
-    )
+    places = f"RESULTS='{machine.results}' ARTIFACTS={machine.artifacts} AUTOCAST=0 SHARDED=1"
+    python = re.escape(sys.executable)
+    call = re.escape(f"cd {ROOT} && {places} ") + rf"OMP_NUM_THREADS=(\d) {python} (.*)-m replication (\S+ \S+)"
     jobs = Counter(re.findall(call, answer.stdout))
     torchrun = "-m torch.distributed.run --standalone --nproc-per-node 4 "
     assert jobs == {
-        ("7", torchrun, "step rskd/table16"): 1,
-        ("1", torchrun, "step rskd/table16"): 10,
-        ("8", "", "cache build"): 3,
-        ("7", "", "cache build"): 1,
+        ("7", torchrun, f"step {EXHIBIT}"): 1,
+        ("1", torchrun, f"step {EXHIBIT}"): 10,
+        ("2", "", "cache build"): 3,
+        ("1", "", "cache build"): 1,
     }
     parts = re.findall(r"--part (\S+)", answer.stdout)
     assert sorted(parts) == ["1/3", "2/3", "3/3"]
+
+
+def test_a_run_waits_for_what_it_reads(tmp_path: Path) -> None:
+    scale = load_scale(str(write_scale(tmp_path)))
+    waits = {}
+    for exhibit in ("rskd/table03", EXHIBIT):
+        found = plan([exhibit], scale, [0])
+        [teacher] = found.teachers
+        for run in found.runs.values():
+            needed = before(run, found)
+            waits[run.id[:-12]] = len(set(needed["runs"]) - {teacher}), needed["caches"]
+            assert teacher in needed["runs"]
+    # the gradients are taken at FullKD's student; an online student reads no cache
+    assert waits["gradients-randomsampling"] == (1, False) and waits["full"] == (0, False)
+    assert waits["randomsampling"] == (0, True) and waits["randomsampling-online"] == (0, False)
 
 
 @pytest.mark.parametrize(

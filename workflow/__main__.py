@@ -10,20 +10,15 @@ import time
 from pathlib import Path
 
 from paper_tables import spec
-from replication.machine import Machine, this_machine
+from replication.machine import this_machine
 from replication.plan import plan
 from replication.promote import promote
 from replication.recipe import seeds as parse_seeds
 from replication.scale import load_scale
 from toy import __main__ as toy
+from workflow.steps import write_steps
 
 FOLDER = Path(__file__).parent
-SETTINGS = (
-    "AT_ONCE",
-    "AUTOCAST",
-    "SHARDED",
-    "COMPILE",
-)  # of replication.machine: a job must find them as they are here
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,7 +72,8 @@ def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: in
             raise ValueError(f"{exhibit} is a toy study, which runs on this machine: leave out PROFILE={profile}.")
         sizes = ["--scale", scale_name, "--seeds", words, "--cores", str(cores or 1)]
         return subprocess.call([sys.executable, "-m", "toy", exhibit, *sizes])
-    machine, found = this_machine(), plan([exhibit], load_scale(scale_name), seeds)
+    machine, scale = this_machine(), load_scale(scale_name)
+    found = plan([exhibit], scale, seeds)
     missing = [
         name
         for name, run in found.runs.items()
@@ -87,7 +83,8 @@ def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: in
     if not missing:
         return 0
     started = time.perf_counter()
-    command = snakemake(exhibit, scale_name, words, machine, folder, cores)
+    sizes = [exhibit, "--scale", scale_name, "--seeds", words]
+    command = snakemake(write_steps(found, scale, machine, sizes, cores), folder, cores)
     status = subprocess.call(command, cwd=FOLDER.parent, env=os.environ | with_our_plugins())
     if status:
         print("error: a step failed (its message is above). The same command goes on from there.", file=sys.stderr)
@@ -117,21 +114,10 @@ def record(exhibit: str, scale_name: str, seeds: list[int]) -> int:
     return 0
 
 
-def snakemake(exhibit: str, scale: str, seeds: str, machine: Machine, profile: Path, cores: int | None) -> list[str]:
-    config: dict[str, object] = {
-        "exhibit": exhibit,
-        "scale": scale,
-        "seeds": f"'{seeds}'",
-        "results": machine.results.absolute(),
-        "artifacts": machine.artifacts.absolute(),
-    }
-    settings = " ".join(f"{name}={os.environ[name]}" for name in SETTINGS if os.environ.get(name))
-    config |= {"settings": settings} if settings else {}
-    config |= {"cores": cores} if cores is not None else {}
+def snakemake(steps: Path, profile: Path, cores: int | None) -> list[str]:
     return [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(FOLDER / "Snakefile")),
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(FOLDER / "Snakefile"), "--configfile", str(steps)),
         *("--workflow-profile", str(profile), *(("--cores", str(cores)) if cores is not None else ())),
-        *("--config", *(f"{name}={value}" for name, value in config.items())),
         # a run is redone only when its record is missing: the record itself refuses changed settings
         *("--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--nolock", "--quiet", "rules"),
     ]
