@@ -73,7 +73,7 @@ def test_jobs_that_die_half_way_end_with_the_numbers_of_this_machine(
         try:
             kept = interrupt(deaths, there, workflow)
             assert kept.keys() == deaths.keys() and all(kept.values()), log.read_text()
-            assert workflow.wait(timeout=300) == 0, log.read_text()
+            assert workflow.wait(timeout=900) == 0, log.read_text()
         finally:
             workflow.terminate()
 
