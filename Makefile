@@ -5,7 +5,9 @@ SCALE ?= laptop
 SEEDS ?= 0
 EXHIBIT ?= rskd/table06
 GPU ?=
-CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+PROFILE ?= local
+# a cluster has processors of its own
+CORES ?= $(if $(filter local,$(PROFILE)),$(shell getconf _NPROCESSORS_ONLN))
 TEST_WORKERS ?= 2
 TORCH_INDEX ?=
 PY = .venv/bin/python
@@ -21,6 +23,7 @@ help: ## list every target with one line
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{gsub("%", "N", $$1); printf "  %-24s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Variables: SCALE=$(SCALE) (smoke, laptop, h100, paper)  SEEDS=\"$(SEEDS)\"  CORES=$(CORES)"
+	@echo "           PROFILE=$(PROFILE) (local, slurm, kubernetes, or a folder of your own) where replicate-... runs"
 	@echo "           PYTHON=$(PYTHON) builds .venv;  PY=python uses the Python you stand in, and builds nothing"
 	@echo "           GPU=h100 (h200, a100) makes plans speak of that GPU's hours"
 	@echo "           TORCH_INDEX=<url> a package index with another build of PyTorch, the CPU-only one for example"
@@ -48,7 +51,7 @@ lock: environment ## rewrite requirements.lock from what .venv holds, after pypr
 
 # $(1) paper, $(2) table or figure, $(3) its number
 define replicate
-$(PY) -m workflow $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS) --cores $(CORES)
+$(PY) -m workflow $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS) --profile $(PROFILE)$(if $(CORES), --cores $(CORES))
 $(PY) -m analysis $(2) $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE)
 endef
 

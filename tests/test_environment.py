@@ -76,7 +76,7 @@ def makes(target: str) -> bool:
 
 def make(*arguments: str) -> str:
     """What `make` prints, run with nothing of the make around us."""
-    outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "SCALE", "SEEDS", "CORES", "EXHIBIT", "PYTHON", "PY")
+    outer = "MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES SCALE SEEDS CORES EXHIBIT PROFILE PYTHON PY".split()
     environment = {name: value for name, value in os.environ.items() if name not in outer}
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
@@ -127,6 +127,13 @@ def test_targets_call(target: str, commands: list[str]) -> None:
     assert len(printed) == len(commands)
     for line, command in zip(printed, commands, strict=True):
         assert line.startswith(f".venv/bin/python -m {command}")
+
+
+@needs_make
+def test_a_cluster_is_not_told_the_cores_of_this_machine() -> None:
+    here, there = (make("--dry-run", f"PROFILE={profile}", "replicate-table-6") for profile in ("local", "slurm"))
+    assert re.search(r"--profile local --cores \d+\n", here)
+    assert "--profile slurm\n" in there and "--cores" not in there
 
 
 @needs_make

@@ -1,8 +1,9 @@
-"""`python -m workflow rskd/table06 --scale laptop --seeds 0`: run what an exhibit still lacks on this machine."""
+"""`python -m workflow rskd/table06 --scale laptop --seeds 0`: run what an exhibit still lacks, here or on a cluster."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from replication.promote import promote
 from replication.recipe import seeds as parse_seeds
 from replication.scale import load_scale
 from toy import __main__ as toy
+from workflow.steps import write_steps
 
 FOLDER = Path(__file__).parent
 
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         seeds, scale = parse_seeds(options.seeds), spec.load(options.exhibit).at(options.scale)
         if options.record:
             return record(options.exhibit, scale, seeds)
-        return run(options.exhibit, scale, seeds, options.cores)
+        return run(options.exhibit, absolute(scale), seeds, options.profile, options.cores)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -36,22 +38,42 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("exhibit")
     parser.add_argument("--scale", default="laptop")
     parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0,1,2")
-    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--profile", default="local", help="where: local, slurm, kubernetes, or a profile's folder")
+    parser.add_argument("--cores", type=int, help="of this machine, or in use at once on a cluster")
     parser.add_argument(
         "--record", action="store_true", help="run nothing: promote the finished records to logged ones"
     )
     return parser
 
 
-def run(exhibit: str, scale_name: str, seeds: list[int], cores: int) -> int:
-    """Exit status: 0 when every record of the exhibit is complete on this machine."""
-    if cores < 1:
+def absolute(scale: str) -> str:
+    """A scale's file under its full path: a job may start in another folder."""
+    return str(Path(scale).absolute()) if scale.endswith(".toml") else scale
+
+
+def profile_folder(profile: str) -> Path:
+    """A profile of ours by its name, or anybody's by its folder. ValueError if there is none."""
+    known = sorted(path.parent.name for path in (FOLDER / "profiles").glob("*/config.yaml"))
+    folder = FOLDER / "profiles" / profile if profile in known else Path(profile).absolute()
+    if not (folder / "config.yaml").exists():
+        raise ValueError(
+            f"Unknown profile {profile!r}. Known: {', '.join(known)}; or give the path of a folder with a config.yaml."
+        )
+    return folder
+
+
+def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: int | None) -> int:
+    """Exit status: 0 when every record of the exhibit is complete."""
+    if cores is not None and cores < 1:
         raise ValueError(f"CORES is {cores}; give at least 1.")
-    words = ",".join(map(str, seeds))
+    words, folder = ",".join(map(str, seeds)), profile_folder(profile)
     if is_toy(exhibit):
-        sizes = ["--scale", scale_name, "--seeds", words, "--cores", str(cores)]
+        if profile != "local":
+            raise ValueError(f"{exhibit} is a toy study, which runs on this machine: leave out PROFILE={profile}.")
+        sizes = ["--scale", scale_name, "--seeds", words, "--cores", str(cores or 1)]
         return subprocess.call([sys.executable, "-m", "toy", exhibit, *sizes])
-    machine, found = this_machine(), plan([exhibit], load_scale(scale_name), seeds)
+    machine, scale = this_machine(), load_scale(scale_name)
+    found = plan([exhibit], scale, seeds)
     missing = [
         name
         for name, run in found.runs.items()
@@ -61,12 +83,19 @@ def run(exhibit: str, scale_name: str, seeds: list[int], cores: int) -> int:
     if not missing:
         return 0
     started = time.perf_counter()
-    status = subprocess.call(snakemake(exhibit, scale_name, words, cores))
+    sizes = [exhibit, "--scale", scale_name, "--seeds", words]
+    command = snakemake(write_steps(found, scale, machine, sizes, cores), folder, cores)
+    status = subprocess.call(command, cwd=FOLDER.parent, env=os.environ | with_our_plugins())
     if status:
         print("error: a step failed (its message is above). The same command goes on from there.", file=sys.stderr)
     else:
         print(f"{exhibit}: {len(missing)} runs in {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
     return status
+
+
+def with_our_plugins() -> dict[str, str]:
+    given = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(FOLDER / "plugins"), *([given] if given else [])])}
 
 
 def is_toy(exhibit: str) -> bool:
@@ -85,10 +114,10 @@ def record(exhibit: str, scale_name: str, seeds: list[int]) -> int:
     return 0
 
 
-def snakemake(exhibit: str, scale: str, seeds: str, cores: int) -> list[str]:
+def snakemake(steps: Path, profile: Path, cores: int | None) -> list[str]:
     return [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(FOLDER / "Snakefile"), "--cores", str(cores)),
-        *("--config", f"exhibit={exhibit}", f"scale={scale}", f"seeds='{seeds}'"),
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(FOLDER / "Snakefile"), "--configfile", str(steps)),
+        *("--workflow-profile", str(profile), *(("--cores", str(cores)) if cores is not None else ())),
         # a run is redone only when its record is missing: the record itself refuses changed settings
         *("--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--nolock", "--quiet", "rules"),
     ]
