@@ -35,7 +35,8 @@ Randomness = Generator | Streams
 
 def draw(logits_NV: Tensor, draws: int, generator: Randomness, exponent: float = 1.0) -> Tensor:
     """Class ids drawn with replacement from softmax(exponent * logits), sorted within each row, [N, draws]."""
-    return at(logits_NV, uniform(generator, len(logits_NV), draws, logits_NV.device), exponent).sort(1)[0]
+    # sorted points fall on sorted classes, and are found faster
+    return at(logits_NV, uniform(generator, len(logits_NV), draws, logits_NV.device).sort(1)[0], exponent)
 
 
 def uniform(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
@@ -88,9 +89,10 @@ def classes_at(probs_RV: Tensor, points_RD: Tensor, width: int) -> Tensor:
     # the classes that fill no block stand one by one behind the blocks
     mass_RM = torch.cat([probs_RMW.sum(2), left_RV], 1)
     item_RD, along_RD = located(mass_RM, points_RD)
-    block_RD1 = item_RD.clamp_max(blocks - 1)[:, :, None]
-    step_RD1, _ = located(probs_RMW.gather(1, block_RD1.expand(-1, -1, width)), along_RD[:, :, None])
-    return torch.where(item_RD < blocks, item_RD * width + step_RD1[:, :, 0], item_RD + blocks * (width - 1))
+    begin_RD = item_RD.clamp_max(blocks - 1) * width
+    hit_RDW = (begin_RD[:, :, None] + torch.arange(width, device=begin_RD.device)).flatten(1)
+    step_RD1, _ = located(probs_RV.gather(1, hit_RDW).unflatten(1, (-1, width)), along_RD[:, :, None])
+    return torch.where(item_RD < blocks, begin_RD + step_RD1[:, :, 0], item_RD + blocks * (width - 1))
 
 
 def located(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor]:
