@@ -52,6 +52,8 @@ def run(exhibit: str, scale_name: str, seeds: list[int], cores: int) -> int:
         sizes = ["--scale", scale_name, "--seeds", words, "--cores", str(cores)]
         return subprocess.call([sys.executable, "-m", "toy", exhibit, *sizes])
     machine, found = this_machine(), plan([exhibit], load_scale(scale_name), seeds)
+    for planned in found.runs.values():
+        planned.check()
     missing = [
         name
         for name, run in found.runs.items()
