@@ -38,7 +38,7 @@ class Decoded:
     @property
     def error(self) -> float:
         """Half of the 99 % interval of the acceptance around its expectation; the drafts are a martingale."""
-        variance = float((self.expected_N * (1 - self.expected_N)).sum())
+        variance = float((self.expected_N * (1 - self.expected_N)).clamp_min(0).sum())  # 1 may be rounded up
         return NORMAL_99 * math.sqrt(variance) / len(self.expected_N)
 
     def metrics(self) -> dict[str, float]:
