@@ -19,16 +19,21 @@ from replication.checkpoint import publish
 from replication.corpus import open_corpus
 from replication.evaluate import task_data
 from replication.evaluate.harness import pieces, reader
+from replication.evaluate.releases import RELEASES
 from replication.evaluate.suites import METRICS, SUITES, Suite
-from replication.evaluate.task_data import RELEASES, rows_of, specification
+from replication.evaluate.task_data import rows_of, specification
 from replication.evaluate.zero_shot import Score, drawn, scores, summary, wilson
+from replication.execute import execute
+from replication.machine import this_machine
 from replication.model import build
 from replication.plan import plan, students
+from replication.probes import speculative
 from replication.recipe import parse
 from replication.run import Run
 from replication.scale import Optimiser, Role, load_scale
 from replication.tokenizer import open_tokenizer
-from tests.small import write_text
+from replication.train import train
+from tests.small import write_scale, write_text
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="NO REAL DATA: ../shared/data is absent, these did not run")
@@ -427,6 +432,26 @@ def test_tables_with_other_columns_ask_for_task_data_only_where_it_is_named(monk
     assert probes("rskd/table06") == ["train"] and probes("rskd/table22") == ["train", "zero_shot"]
     monkeypatch.setenv("TASK_DATA", "hub")
     assert probes("rskd/table06") == ["train", "zero_shot"]
+
+
+def test_probes_measure_a_trained_student(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, scale = this_machine(tmp_path / "results", tmp_path / "artifacts"), load_scale(str(write_scale(tmp_path)))
+    monkeypatch.setenv("TASK_DATA", str(folder))
+    monkeypatch.setattr(speculative, "DRAFTS", 60)
+    found = {}
+    for probe in ("zero_shot", "speculative"):
+        run = Run(parse({"target": "OneHot", "probe": probe}), scale, 0)
+        assert run.teacher is not None
+        for before in (run.teacher, *students(run)):
+            train(before, machine)
+        found[probe] = json.loads((execute(run, machine).folder / "summary.json").read_text())
+    tasks, metrics = found["zero_shot"]["curves"]["tasks"], found["zero_shot"]["metrics"]
+    assert tasks["task"] == list(CHOOSING.tasks) and set(tasks["rows"]) == {14} and set(tasks["harness"]) == {"0.4.13"}
+    assert metrics["average"] == pytest.approx(sum(metrics[task] for task in CHOOSING.tasks) / 5)
+    assert metrics["average_low"] < metrics["average_chance"] < metrics["average_high"]  # it cannot know any of this
+    assert 0 < found["speculative"]["metrics"]["decoded_acceptance"] <= 1
+    config = json.loads((machine.results / "small" / found["zero_shot"]["run_id"] / "config.json").read_text())
+    assert "piqa; 0-shot; all rows; lm_eval 0.4.13" in config["settings"]["tasks"]
 
 
 def test_a_probe_reads_the_student_of_its_own_row() -> None:

@@ -1,7 +1,7 @@
 """Task data: from the Hugging Face hub, or from a directory of the tasks' public releases.
 
 TASK_DATA names the directory. A task's data is read from `<task>/<split>.jsonl` there, with the hub's field names, or
-made from the release's own files (RELEASES), once, under artifacts. The harness's task is then run on it with nothing
+made from the release's own files (releases.py), once, under artifacts. The harness's task is then run on it, nothing
 changed but the source of its rows: `tasks/<task>.yaml` says so, in the harness's own language.
 """
 
@@ -11,23 +11,23 @@ import gzip
 import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from replication.corpus import first_line
+from replication.evaluate import releases
+from replication.evaluate.releases import RELEASES
 from replication.record import replace_text
 
 TASKS = Path(__file__).parent / "tasks"
 HUB = "hub"  # TASK_DATA=hub: the default, said aloud
 WAYS = (
     "Task data comes from the Hugging Face hub, which this machine would have to reach (or HF_HUB_OFFLINE=1, if all of "
-    "it is in the hub's cache here), or from a directory: TASK_DATA=<folder> (laid out as task_data.py says)."
+    "it is in the hub's cache here), or from a directory: TASK_DATA=<folder>, laid out as "
+    "replication/evaluate/task_data.py says."
 )
-Row = dict[str, Any]
 
 
 def directory() -> Path | None:
@@ -69,103 +69,11 @@ def unreachable(task: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ValueError(f"Task {task} needs a package: {first_line(error)}. pip install 'lm_eval[{task}]'.") from None
+        raise ValueError(
+            f"Task {task} needs a package: {first_line(error)}. Install it; IFEval's are in 'lm_eval[ifeval]'."
+        ) from None
     except OSError as error:
         raise ValueError(f"Task {task} cannot be loaded: {first_line(error)}. {WAYS}") from None
-
-
-def lines(text: str) -> list[str]:
-    # not splitlines: some texts hold other line breaks, U+2028 for one
-    return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def parsed(text: str) -> list[Row]:
-    return [json.loads(line) for line in lines(text)]
-
-
-def as_they_are(text: str) -> Iterator[Row]:
-    yield from parsed(text)
-
-
-def passages(text: str) -> Iterator[Row]:
-    """One passage a line."""
-    for line in lines(text):
-        yield {"text": line}
-
-
-def arc(text: str) -> Iterator[Row]:
-    """Rows of {id, query, choices, gold}, or in the hub's form already."""
-    for row in parsed(text):
-        if "query" in row:
-            row = {"id": row["id"], "question": question_of(row["query"]), **choices_of(row)}
-        yield row
-
-
-def openbookqa(text: str) -> Iterator[Row]:
-    for row in parsed(text):
-        if "query" in row:
-            row = {"id": row["id"], "question_stem": question_of(row["query"]), **choices_of(row)}
-        yield row
-
-
-def choices_of(row: Row) -> Row:
-    labels = "ABCDE"[: len(row["choices"])]
-    return {"choices": {"text": row["choices"], "label": list(labels)}, "answerKey": labels[row["gold"]]}
-
-
-def question_of(prompt: str) -> str:
-    return prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
-
-
-def hellaswag(text: str) -> Iterator[Row]:
-    """The harness capitalises the sentence that breaks off, so what is joined in `ctx` is taken apart again."""
-    for row in parsed(text):
-        broken = re.fullmatch(r"(.*[.!?]['\")]*)\s+([^.!?]*[^.!?'\")\]])", row["ctx"].rstrip(), re.DOTALL)
-        whole, rest = broken.groups() if broken else (row["ctx"], "")
-        yield {**row, "ctx_a": whole, "ctx_b": rest, "label": str(row["label"])}
-
-
-def piqa(questions: str, labels: str) -> Iterator[Row]:
-    for row, label in zip(parsed(questions), labels.split(), strict=True):
-        yield {**row, "label": int(label)}
-
-
-def boolq(text: str) -> Iterator[Row]:
-    for row in parsed(text):
-        yield {**row, "label": int(row["answer"])}
-
-
-def triviaqa(text: str) -> Iterator[Row]:
-    for row in parsed(text):
-        question = question_of(row["context"])
-        yield {"question": question, "answer": {"value": row["answer"], "aliases": row["aliases"]}}
-
-
-def mbpp(text: str) -> Iterator[Row]:
-    """Problems 11 to 510 are the test split."""
-    yield from (row for row in parsed(text) if 11 <= row["task_id"] <= 510)
-
-
-# task -> split -> (how its rows are made, from which files)
-RELEASES: dict[str, dict[str, tuple[Callable[..., Iterator[Row]], tuple[str, ...]]]] = {
-    "arc_easy": {split: (arc, (f"eval_arc/ARC-Easy-{split}.jsonl.gz",)) for split in ("train", "validation", "test")},
-    "arc_challenge": {
-        split: (arc, (f"eval_arc/ARC-Challenge-{split}.jsonl.gz",)) for split in ("train", "validation", "test")
-    },
-    "hellaswag": {"validation": (hellaswag, ("eval_hellaswag/hellaswag_val.jsonl.gz",))},
-    "lambada_openai": {"test": (as_they_are, ("eval_lambada/lambada_test.jsonl.gz",))},
-    "lambada_standard": {"test": (passages, ("eval_lambada/lambada_test_plain_text.txt.gz",))},
-    "piqa": {"validation": (piqa, ("eval_piqa/valid.jsonl.gz", "eval_piqa/valid-labels.lst"))},
-    "winogrande": {"validation": (as_they_are, ("eval_winogrande/validation.jsonl.gz",))},
-    "openbookqa": {split: (openbookqa, (f"eval_openbookqa/{split}.jsonl.gz",)) for split in ("validation", "test")},
-    "social_iqa": {"validation": (as_they_are, ("eval_siqa/validation.jsonl.gz",))},
-    "boolq": {"validation": (boolq, ("eval_boolq/validation.jsonl.gz",))},
-    "gsm8k": {split: (as_they_are, (f"eval_gsm8k/{split}.jsonl.gz",)) for split in ("train", "test")},
-    "ifeval": {"train": (as_they_are, ("eval_ifeval/input_data.jsonl.gz",))},
-    "triviaqa": {"validation": (triviaqa, ("eval_triviaqa/triviaqa_sm_sub.jsonl.gz",))},
-    "nq_open": {"validation": (as_they_are, ("eval_nq_open/NQ-open.dev.jsonl.gz",))},
-    "mbpp": {"test": (mbpp, ("eval_mbpp/mbpp.jsonl.gz",))},
-}
 
 
 def check(task: str, folder: Path) -> None:
@@ -189,7 +97,7 @@ def rows_of(task: str, folder: Path, artifacts: Path) -> dict[str, Path]:
         if found[split].exists():
             continue
         contents = [(folder / name).read_bytes() for name in names]
-        made_from = hashlib.sha256(b"".join([Path(__file__).read_bytes(), *contents])).hexdigest()[:16]
+        made_from = hashlib.sha256(b"".join([Path(releases.__file__).read_bytes(), *contents])).hexdigest()[:16]
         found[split] = artifacts / "tasks" / task / f"{split}-{made_from}.jsonl"
         if not found[split].exists():
             texts = [(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode() for raw in contents]
