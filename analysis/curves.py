@@ -36,9 +36,10 @@ def recorded(exhibit: Exhibit, records: list[Record], name: str) -> Curves:
 
 
 def main_column(exhibit: Exhibit, label: str) -> str:
-    """A column that the row fills by its own recipe, not by a companion's run."""
+    """A column that the row fills by its own recipe, not by a companion's or a probe's run."""
     companions = exhibit.row(label).companions
-    return next((column.key for column in exhibit.columns if column.key not in companions), exhibit.columns[0].key)
+    own = (column.key for column in exhibit.columns if column.key not in companions and not column.probe)
+    return next(own, exhibit.columns[0].key)
 
 
 def arrays(record: Record, name: str) -> Columns:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import Cell, cells, own_text, published_text
+from analysis.chance import LEGEND, beside
 from analysis.claims import STATES, Verdict, judge
 from analysis.load import Record, comparable, frame
 from paper_tables.spec import TEXT, Claim, Column, Exhibit, Row
@@ -28,11 +29,13 @@ class Sheet:
     header: list[str]  # one line each
     verdicts: list[tuple[str, Claim, Verdict]]  # voice, claim, verdict; failed first
     notes: list[str]
+    beside: dict[str, dict[tuple[str, str], str]]  # by voice, then (row label, column key): an accuracy's company
 
     def text(self, row: Row, column: Column, voice: str) -> str:
         if voice == "published":
             return published_text(row, column)
-        return own_text(self.cells[voice].get((row.label, column.key)), column, len(self.seeds[voice]))
+        own = own_text(self.cells[voice].get((row.label, column.key)), column, len(self.seeds[voice]))
+        return f"{own} {self.beside[voice].get((row.label, column.key), '')}".strip()
 
     def title(self, column: Column) -> str:
         """The column's label, its unit unless the label says it, the better direction, and the footnote's mark."""
@@ -59,6 +62,8 @@ def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes:
     for voice in OURS:
         told += [f"{voice}: {note}" for note in frames[voice].attrs["notes"]]
         told += gaps(exhibit, voice, frames[voice])
+    company = {voice: beside(exhibit, chosen[voice]) for voice in OURS}
+    told += [LEGEND] if any(company.values()) else []
     told += [f"Row {row.label!r}: {row.note}" for row in exhibit.rows if row.note]
     told += [
         f"Row {row.label!r} is not run by the suite." for row in exhibit.rows if row.recipe is None and not row.note
@@ -73,6 +78,7 @@ def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes:
         header=header(exhibit, scale, chosen),
         verdicts=verdicts(exhibit, frames),
         notes=[*told, *(notes or []), *exhibit.notes],
+        beside=company,
     )
 
 
@@ -127,7 +133,7 @@ def meanings(records: list[Record]) -> list[str]:
     """What the recipes' words stand for: 'student 300M: ...', each once."""
     found: dict[str, None] = {}
     for record in records:
-        for key in ("student", "teacher", "tokens"):
+        for key in ("student", "teacher", "tokens", "tasks"):
             if key in record.config.settings:
                 word, value = str(record.config.recipe.get(key, "")), compact(record.config.settings[key])
                 found[f"{key} {value}" if value.startswith(word) else f"{key} {word}: {value}"] = None

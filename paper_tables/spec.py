@@ -50,6 +50,7 @@ class Column(Entry):
     decimals: int = 2
     exact: bool = False  # counts and settings: nothing is rounded
     metric: str = ""  # the record's metric; "" means the same as `key`
+    probe: str = ""  # the probe whose run fills this column, by the row's recipe; "" means the row's own run
     derive: dict[str, str] | None = None  # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}
     why: str = ""  # why the suite leaves this column empty, when it does
     average_of: list[str] = Field(default_factory=list)  # the columns (tasks) whose mean this one is printed to be
@@ -143,10 +144,11 @@ class Exhibit(Entry):
         return None if row.recipe is None else self.stated(row.recipe)
 
     def recipe_of_cell(self, row: Row, column: Column) -> dict[str, Any] | None:
-        """The recipe whose record fills this cell: the row's, unless the row names a companion for the column."""
+        """The recipe whose record fills this cell: the row's, unless it has a companion for the column, or a probe."""
         if column.key in row.companions:
             return self.stated(row.companions[column.key])
-        return self.recipe_of(row)
+        own = self.recipe_of(row)
+        return {**own, "probe": column.probe} if own is not None and column.probe else own
 
     def stated(self, recipe: dict[str, Any] | str) -> dict[str, Any]:
         own = named_recipes(self.paper)[recipe] if isinstance(recipe, str) else recipe

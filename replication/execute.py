@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from replication.evaluate.suites import SUITES
 from replication.machine import Machine
 from replication.probes.cost import cost
 from replication.probes.draws import draws
 from replication.probes.gradients import gradients
 from replication.probes.martingale import martingale
+from replication.probes.speculative import speculative
 from replication.probes.stand_in import random_text
 from replication.probes.storage import storage
 from replication.probes.throughput import BATCHES, fitting, throughput
+from replication.probes.zero_shot import zero_shot
 from replication.recipe import changed, methods_of, resolved
 from replication.record import ROOT, Record, provenance
 from replication.run import Run, data_for
 from replication.train import open_record, record_of, train
 
-PROBES = {"gradients": gradients, "storage": storage, "draws": draws, "martingale": martingale}
+PROBES = {
+    "gradients": gradients,
+    "storage": storage,
+    "draws": draws,
+    "martingale": martingale,
+    "speculative": speculative,
+    **dict.fromkeys(SUITES, zero_shot),
+}
 
 
 def execute(run: Run, machine: Machine) -> Record:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from paper_tables import spec
 from replication.caching import Need
+from replication.evaluate.suites import SUITES
 from replication.recipe import Recipe, parse
 from replication.run import Run
 from replication.scale import Scale
@@ -24,10 +26,8 @@ class Plan:
     def add(self, run: Run) -> None:
         if run.teacher is not None and run.recipe.probe not in UNTAUGHT:
             self.teachers[run.teacher.id] = run.teacher
-        if run.recipe.probe == "gradients":
-            self.add(fullkd_student(run))
-        if run.recipe.probe == "martingale":
-            self.add(student_of(run))
+        for student in students(run):
+            self.add(student)
         self.runs[run.id] = run
 
     @property
@@ -36,6 +36,13 @@ class Plan:
         return [
             Need(run) for run in self.runs.values() if run.recipe.cached and run.recipe.probe in ("train", "storage")
         ]
+
+
+def students(run: Run) -> list[Run]:
+    """The runs whose trained weights a probe reads."""
+    if run.recipe.probe == "gradients":
+        return [fullkd_student(run)]
+    return [student_of(run)] if run.recipe.probe in ("martingale", "speculative", *SUITES) else []
 
 
 def fullkd_student(run: Run) -> Run:
@@ -67,7 +74,16 @@ def plan(exhibits: Iterable[str], scale: Scale, seeds: Iterable[int]) -> Plan:
 
 
 def recipes_of(exhibit: spec.Exhibit, row: spec.Row) -> list[dict[str, object]]:
-    """The row's recipe and those of its companion cells."""
-    main = exhibit.recipe_of(row)
-    companions = [exhibit.stated(recipe) for recipe in row.companions.values()]
-    return [recipe for recipe in [main, *companions] if recipe is not None and "toy" not in recipe]
+    """The recipes behind the row's cells, each once."""
+    found: list[dict[str, object]] = []
+    for column in exhibit.columns:
+        recipe = exhibit.recipe_of_cell(row, column)
+        if recipe is not None and "toy" not in recipe and recipe not in found and asked_for(exhibit, column):
+            found.append(recipe)
+    return found
+
+
+def asked_for(exhibit: spec.Exhibit, column: spec.Column) -> bool:
+    """Downstream tasks are a download, so beside other columns they are run only where TASK_DATA names their data."""
+    alone = all(other.probe in SUITES for other in exhibit.columns)
+    return column.probe not in SUITES or alone or bool(os.environ.get("TASK_DATA"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from replication.divergences import DIVERGENCES, Divergence, ForwardKL
+from replication.evaluate.suites import SUITES
 from replication.positions import POSITIONS, AllPositions, Positions
 from replication.samples import SAMPLES, AllSamples, Samples
 from replication.schedules import SCHEDULES, Constant, Schedule
@@ -36,7 +37,10 @@ class Different:
 ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
 DELIVERIES = ("auto", "cache", "online")
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
-PROBES = ("train", "gradients", "storage", "draws", "martingale", "throughput", "cost")
+PROBES = (
+    *("train", "gradients", "storage", "draws", "martingale", "throughput", "cost", "speculative"),
+    *SUITES,
+)
 
 
 @dataclass(frozen=True)

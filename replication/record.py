@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 DECISIVE = (
     "loss.py", "fused.py", "logit_gradients.py", "head.py", "student.py", "corpus.py", "tokenizer.py", "packing.py",
     "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/bits.py", "cache/ratio.py", "cache/choose.py",
-    "evaluate/language_model.py",
+    "evaluate/language_model.py", "evaluate/calibration.py",
 )  # fmt: skip
 DECIDING = tuple(ROOT / "replication" / name for name in DECISIVE)
 

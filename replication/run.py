@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from replication.corpus import open_corpus
+from replication.evaluate.suites import SUITES
+from replication.evaluate.task_data import ready
 from replication.packing import Packing, pack, validation
 from replication.recipe import Recipe, run_id
 from replication.record import generator
@@ -36,8 +38,10 @@ class Run:
         return self.scale.role("300M" if continues else student)
 
     def check(self) -> None:
-        """Raises ValueError now for what would go wrong later: unknown roles, budgets, lengths."""
+        """Raises ValueError now for what would go wrong later: unknown roles, budgets, lengths, task data."""
         self.settings()
+        if self.recipe.probe in SUITES:
+            ready(SUITES[self.recipe.probe].tasks)
 
     @property
     def length(self) -> int:
@@ -98,6 +102,8 @@ class Run:
             found["teacher"] = self.recipe.teacher
         if self.recipe.probe == "martingale":
             found |= {"lengths": self.scale.lengths, "completed_sequences": self.scale.completed_sequences}
+        if self.recipe.probe in SUITES:
+            found["tasks"] = SUITES[self.recipe.probe].words(self.scale.task_rows)
         return found
 
 

@@ -54,6 +54,7 @@ class Scale(Entry):
     roles: dict[str, Role]
     evaluation_sequences: int
     probe_sequences: int  # largest batch of the gradient probe
+    task_rows: int | None = None  # of each downstream task, drawn; none: all of them
     completed_sequences: int = 32  # held-out rows whose prefixes an oracle completes
     log_every: int  # steps
     checkpoint_every: int  # steps

@@ -208,7 +208,12 @@ def test_every_exhibit_on_file_prints(tmp_path: Path, name: str) -> None:
     plant_exhibit(tmp_path, given)
     full = sheet(given, "laptop", {"logged": records(tmp_path), "yours": []})
     measured = {column.key for column in given.columns if not column.why}
-    states = {verdict.state for _, claim, verdict in full.verdicts if {*claim.columns, claim.column} - {""} <= measured}
+    run = {row.label for row in given.rows if row.recipe is not None}
+    states = {
+        verdict.state
+        for _, claim, verdict in full.verdicts
+        if {*claim.columns, claim.column} - {""} <= measured and set(claim.rows) <= run
+    }
     assert given.status == "published" or "untested" not in states
     assert printed(full, 120)
     assert given.status == "published" or "± " in tables.markdown(full)
@@ -219,3 +224,17 @@ def test_tables_import_neither_matplotlib_nor_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "analysis.terminal" in loaded and not loaded & {"torch", "matplotlib", "scipy.stats", "replication"}
+
+
+def test_an_accuracy_stands_beside_its_interval_and_chance(tmp_path: Path) -> None:
+    """By seed the mean of both; only where the record has them, and in percent where the column is."""
+    given = load("rskd/table22")
+    stated = given.recipe_of_cell(given.rows[0], given.columns[0])
+    assert stated is not None and stated["probe"] == "zero_shot"
+    for seed, accuracy in enumerate((0.25, 0.27)):
+        beside = {"arc_easy_low": accuracy - 0.02, "arc_easy_high": accuracy + 0.02, "arc_easy_chance": 0.25}
+        plant(tmp_path, "run", stated, seed, {"arc_easy": accuracy, "piqa": 0.5, **beside}, recipe=stated)
+    made = sheet(given, "laptop", {"logged": records(tmp_path), "yours": []})
+    arc, piqa = (made.text(given.rows[0], given.column(key), "logged") for key in ("arc_easy", "piqa"))
+    assert arc.startswith("26.000 ± ") and arc.endswith("(2) [24.0 to 28.0, chance 25.0]")
+    assert piqa.endswith("(2)") and any("what guessing reaches" in note for note in made.notes)

@@ -74,6 +74,8 @@ def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: in
         return subprocess.call([sys.executable, "-m", "toy", exhibit, *sizes])
     machine, scale = this_machine(), load_scale(scale_name)
     found = plan([exhibit], scale, seeds)
+    for planned in found.runs.values():
+        planned.check()
     missing = [
         name
         for name, run in found.runs.items()

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TypedDict
 
 from replication.machine import ROOT, Machine
-from replication.plan import Plan
+from replication.plan import Plan, students
 from replication.record import write
 from replication.run import Run
 from replication.scale import Scale
 
-# of replication.machine: a job must find them as they are here
-SETTINGS = ("AT_ONCE", "AUTOCAST", "SHARDED", "COMPILE")
+# of replication.machine and the harness: a job must find them as they are here
+SETTINGS = ("AT_ONCE", "AUTOCAST", "SHARDED", "COMPILE", "TASK_DATA")
 CLASSES = 128_000  # no tokenizer of the scales has more
 WORD = 16  # bytes of a trained weight: float32 value, gradient and two moments
 
@@ -59,8 +59,7 @@ class Before(TypedDict):
 
 def before(run: Run, found: Plan) -> Before:
     runs = [run.teacher.id] if run.teacher and run.teacher.id in found.teachers else []
-    if run.recipe.probe in ("gradients", "martingale"):
-        runs += [other.id for other in found.runs.values() if other.recipe.probe == "train"]
+    runs += [student.id for student in students(run)]
     return Before(runs=runs, caches=run.recipe.cached and run.recipe.probe in ("train", "storage"))
 
 

@@ -50,9 +50,10 @@ def recipes(exhibit: Exhibit) -> dict[str, tuple[dict[str, Any], dict[str, list[
             if stated is not None:
                 _, fills = found.setdefault(json.dumps(stated, sort_keys=True), (stated, {}))
                 fills.setdefault(row.label, []).append(column.label)
+    apart = any(column.probe for column in exhibit.columns)
     for _, fills in found.values():
         for label, columns in fills.items():
-            fills[label] = columns if exhibit.row(label).companions else []
+            fills[label] = columns if apart or exhibit.row(label).companions else []
     return found
 
 

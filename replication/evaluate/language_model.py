@@ -1,8 +1,7 @@
-"""LM loss, calibration and agreement with the teacher, on held-out rows, in one pass."""
+"""LM loss, calibration and agreement with the teacher on held-out rows, in one pass that holds no N x V matrix."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,69 +9,87 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from replication.evaluate.calibration import Calibration, Mean, brier
+from replication.fused import chunks, in_cache
 from replication.machine import Machine
-from replication.model import logits_of
+from replication.model import head_of, hidden_of, is_linear, logits_of
 from replication.packing import Packing
 
-BINS = 15  # equal-width bins of top-1 confidence; RS-KD does not state its number
+BATCH = 16  # sequences
+SPANS = 16  # of positions, since what a model knows depends on how much it has read
 
 
-@dataclass
-class Calibration:
-    """Top-1 confidence against accuracy, accumulated over batches (Guo et al. 2017)."""
-
-    count: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
-    confidence: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
-    accuracy: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
-
-    def add(self, confidence_N: Tensor, correct_N: Tensor) -> None:
-        # bins are (0, 1/15], (1/15, 2/15], ...
-        bin_N = (confidence_N.double() * BINS).ceil().long().clamp(1, BINS).cpu() - 1
-        self.count.index_add_(0, bin_N, torch.ones_like(bin_N, dtype=torch.float64))
-        self.confidence.index_add_(0, bin_N, confidence_N.double().cpu())
-        self.accuracy.index_add_(0, bin_N, correct_N.double().cpu())
-
-    def error(self) -> float:
-        """Expected calibration error, a fraction: mean over tokens of |accuracy - confidence| of their bin."""
-        return float((self.accuracy - self.confidence).abs().sum() / self.count.sum())
-
-    def curve(self) -> dict[str, list[Any]]:
-        filled = self.count > 0
-        share = self.count[filled]
-        return {
-            "confidence": (self.confidence[filled] / share).tolist(),
-            "accuracy": (self.accuracy[filled] / share).tolist(),
-            "count": share.long().tolist(),
-        }
-
-
-@dataclass
 class Tally:
-    """Sums over the tokens seen so far."""
+    """What the tokens seen so far say of a student's probabilities, by sequence and by span of positions."""
 
-    tokens: int = 0
-    nats: float = 0.0
-    same_top: int = 0
-    accepted: float = 0.0
-    calibration: Calibration = field(default_factory=Calibration)
+    def __init__(self, sequences: int = 1, spans: int = 1) -> None:
+        self.nats, self.brier = Mean(sequences), Mean(sequences)
+        self.agreement, self.acceptance = Mean(sequences), Mean(sequences)
+        self.top, self.full = Calibration(sequences), Calibration(sequences)
+        self.span_nats, self.span_top = Mean(spans), Calibration(spans)
+        self.compared = False
 
-    def add(self, student_logits_NV: Tensor, labels_N: Tensor, teacher_logits_NV: Tensor | None) -> None:
+    def add(
+        self,
+        student_logits_NV: Tensor,
+        labels_N: Tensor,
+        teacher_logits_NV: Tensor | None = None,
+        sequence_N: Tensor | None = None,
+        span_N: Tensor | None = None,
+    ) -> None:
         log_student_NV = student_logits_NV.float().log_softmax(-1)
-        self.tokens += len(labels_N)
-        self.nats += float(-log_student_NV.gather(1, labels_N[:, None]).double().sum())
-        top = log_student_NV.max(-1)
-        self.calibration.add(top.values.exp(), top.indices == labels_N)
+        nats_N, top = -log_student_NV.gather(1, labels_N[:, None])[:, 0], log_student_NV.max(-1)
+        student_NV = log_student_NV.exp_()
+        self.nats.add(nats_N, sequence_N)
+        self.brier.add(brier(student_NV, labels_N), sequence_N)
+        self.top.add(top.values.exp(), top.indices == labels_N, sequence_N)
+        self.full.add_all(student_NV, labels_N, sequence_N)
+        self.span_nats.add(nats_N, span_N)
+        self.span_top.add(top.values.exp(), top.indices == labels_N, span_N)
         if teacher_logits_NV is not None:
+            self.compared = True
             teacher_NV = teacher_logits_NV.float().softmax(-1)
-            self.same_top += int((teacher_NV.argmax(-1) == top.indices).sum())
+            self.agreement.add(teacher_NV.argmax(-1) == top.indices, sequence_N)
             # the chance that speculative decoding accepts a student's draft token: sum over classes of min
-            self.accepted += float(torch.minimum(teacher_NV, log_student_NV.exp()).double().sum())
+            self.acceptance.add(torch.minimum(teacher_NV, student_NV).sum(-1, dtype=torch.float64), sequence_N)
 
-    def metrics(self, with_teacher: bool) -> dict[str, float]:
-        found = {"lm_loss": self.nats / self.tokens, "ece": self.calibration.error()}
-        if with_teacher:
-            found |= {"agreement": self.same_top / self.tokens, "acceptance": self.accepted / self.tokens}
+    def metrics(self) -> dict[str, float]:
+        found = {
+            "lm_loss": self.nats.value(),
+            "ece": self.top.error(),
+            "full_ece": self.full.error(),
+            "brier": self.brier.value(),
+        }
+        if self.compared:
+            found |= {"agreement": self.agreement.value(), "acceptance": self.acceptance.value()}
         return found
+
+    def intervals(self) -> dict[str, list[float]]:
+        """[low, high] of each metric: 95 %, over sequences."""
+        found = {
+            "lm_loss": self.nats.interval(),
+            "ece": self.top.interval(),
+            "full_ece": self.full.interval(),
+            "brier": self.brier.interval(),
+        }
+        if self.compared:
+            found |= {"agreement": self.agreement.interval(), "acceptance": self.acceptance.interval()}
+        return found
+
+
+class Predicted:
+    """A model's logits at the N positions of a batch, made for a slice of them at a time.
+
+    Where the model is more than hidden states and a linear head they are made at once.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int, linear: bool) -> None:
+        made = hidden_of(model, tokens_BL) if linear else logits_of(model, tokens_BL, vocabulary)
+        self.made_NX = made.flatten(0, 1)
+        self.head = head_of(model, vocabulary) if linear else None
+
+    def logits(self, rows: slice) -> Tensor:
+        return self.made_NX[rows] if self.head is None else self.head(self.made_NX[rows])
 
 
 @torch.no_grad()
@@ -85,14 +102,35 @@ def evaluate(
     machine: Machine,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics and curves on the first `sequences` held-out rows (all of them if there are fewer)."""
-    student.eval()
-    tally = Tally()
-    for indices_B in np.array_split(np.arange(min(sequences, len(held_out))), max(1, sequences // 16)):
-        if not len(indices_B):
-            continue
+    models = [student.eval(), *([] if teacher is None else [teacher])]
+    linear = [is_linear(model, vocabulary) for model in models]
+    at_once = BATCH if all(linear) else 1
+    total, length = min(sequences, len(held_out)), held_out.length
+    spans = min(SPANS, length)
+    tally = Tally(total, spans)
+    for start in range(0, total, at_once):
+        indices_B = np.arange(start, min(start + at_once, total))
         rows = torch.from_numpy(held_out.rows(indices_B)).to(machine.device)
+        labels_N = rows[:, 1:].flatten()
+        place_N = torch.arange(len(labels_N), device=machine.device)
         with machine.precision():
-            logits_NV = logits_of(student, rows[:, :-1], vocabulary).flatten(0, 1)
-            teacher_NV = None if teacher is None else logits_of(teacher, rows[:, :-1], vocabulary).flatten(0, 1)
-        tally.add(logits_NV, rows[:, 1:].flatten(), teacher_NV)
-    return tally.metrics(teacher is not None), {"reliability": tally.calibration.curve()}
+            predicted = [Predicted(model, rows[:, :-1], vocabulary, linear[i]) for i, model in enumerate(models)]
+            for chunk in chunks(len(labels_N), vocabulary, 1, machine.device):
+                for parts in zip(*(in_cache(one.logits(chunk)) for one in predicted), strict=True):
+                    place_R = place_N[chunk][parts[0][0]]
+                    logits_RV = [logits for _, logits in parts]
+                    span_R = place_R % length * spans // length
+                    teacher_RV = logits_RV[1] if len(logits_RV) > 1 else None
+                    tally.add(logits_RV[0], labels_N[place_R], teacher_RV, start + place_R // length, span_R)
+    by_position = {
+        "first": [-(-span * length // spans) for span in range(spans)],
+        "lm_loss": tally.span_nats.values(),
+        "ece": tally.span_top.errors(),
+    }
+    curves = {
+        "reliability": tally.top.curve(),
+        "full_reliability": tally.full.curve(),
+        "intervals": tally.intervals(),
+        "by_position": by_position,
+    }
+    return tally.metrics(), curves

@@ -1,0 +1,32 @@
+"""What a trained student answers in the papers' downstream tasks (RS-KD App. E.1 and Table 22; TAD, SE-KD, SALT)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from replication.caching import model_folder
+from replication.evaluate.suites import SUITES
+from replication.evaluate.task_data import directory, ready
+from replication.evaluate.zero_shot import scores, summary
+from replication.machine import Machine
+from replication.plan import student_of
+from replication.probes.martingale import trained
+from replication.run import Data, Run
+
+
+def zero_shot(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:
+    """The suite that the recipe's probe names, on as many rows of each task as the scale says; see `summary`.
+
+    In float32 on a CPU, with bfloat16 products on a GPU. ValueError, one line, where the student is not trained yet or
+    task data cannot be had.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    suite = SUITES[run.recipe.probe]
+    ready(suite.tasks)
+    student = trained(run, machine)
+    # not AutoTokenizer, which splits as Qwen2 does beside a Qwen2, whatever the student was trained on
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model_folder(student_of(run), machine))
+    autocast = machine.autocast and machine.device.type == "cuda"
+    found = scores(student, tokenizer, suite, run.scale.task_rows, directory(), machine.artifacts, autocast)
+    return summary(found, suite)
