@@ -426,7 +426,7 @@ def test_tables_with_other_columns_ask_for_task_data_only_where_it_is_named(monk
     scale = load_scale("smoke")
 
     def probes(name: str) -> list[str]:
-        return sorted({run.recipe.probe for run in plan([name], scale, [0]).runs.values()} - {"speculative"})
+        return sorted({run.recipe.probe for run in plan([name], scale, [0]).runs.values()})
 
     monkeypatch.delenv("TASK_DATA", raising=False)
     assert probes("rskd/table06") == ["train"] and probes("rskd/table22") == ["train", "zero_shot"]

@@ -74,8 +74,6 @@ def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: in
         return subprocess.call([sys.executable, "-m", "toy", exhibit, *sizes])
     machine, scale = this_machine(), load_scale(scale_name)
     found = plan([exhibit], scale, seeds)
-    for planned in found.runs.values():
-        planned.check()
     missing = [
         name
         for name, run in found.runs.items()
@@ -84,6 +82,8 @@ def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: in
     print(f"{exhibit}: {len(found.runs)} runs at scale {scale_name}, {len(missing)} still to do", flush=True)
     if not missing:
         return 0
+    for name in missing:
+        found.runs[name].check()
     started = time.perf_counter()
     sizes = [exhibit, "--scale", scale_name, "--seeds", words]
     command = snakemake(write_steps(found, scale, machine, sizes, cores), folder, cores)

@@ -10,14 +10,15 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
+from replication.evaluate.task_data import HUB, directory
 from replication.machine import ROOT, Machine
 from replication.plan import Plan, students
 from replication.record import write
 from replication.run import Run
 from replication.scale import Scale
 
-# of replication.machine and the harness: a job must find them as they are here
-SETTINGS = ("AT_ONCE", "AUTOCAST", "SHARDED", "COMPILE", "TASK_DATA")
+# of replication.machine: a job must find them as they are here
+SETTINGS = ("AT_ONCE", "AUTOCAST", "SHARDED", "COMPILE")
 CLASSES = 128_000  # no tokenizer of the scales has more
 WORD = 16  # bytes of a trained weight: float32 value, gradient and two moments
 
@@ -35,6 +36,8 @@ def steps(found: Plan, scale: Scale, machine: Machine, sizes: list[str], cores: 
     results, artifacts = machine.results.absolute(), machine.artifacts.absolute()
     # All said, since neither the shell nor the folder that a job was submitted from is known where it runs.
     given = {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
+    if os.environ.get("TASK_DATA"):
+        given["TASK_DATA"] = str(directory() or HUB)
     places = {"RESULTS": str(results), "ARTIFACTS": str(artifacts)} | given
     return {
         "where": f"cd {shlex.quote(str(ROOT))} && {' '.join(f'{key}={shlex.quote(places[key])}' for key in places)}",
