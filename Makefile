@@ -22,7 +22,7 @@ two_digits = $(shell echo '$(1)' | sed -E 's/^([0-9])([a-z]?)$$/0\1\2/')
 help: ## list every target with one line
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{gsub("%", "N", $$1); printf "  %-24s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "Variables: SCALE=$(SCALE) (smoke, laptop, h100, paper)  SEEDS=\"$(SEEDS)\"  CORES=$(CORES)"
+	@echo "Variables: SCALE=$(SCALE) (smoke, laptop, h100-sweep, h100, paper)  SEEDS=\"$(SEEDS)\"  CORES=$(CORES)"
 	@echo "           PROFILE=$(PROFILE) (local, slurm, kubernetes, or a folder of your own) where replicate-... runs"
 	@echo "           TASK_DATA=<folder> task data of the downstream columns; hub: from the Hugging Face hub"
 	@echo "           PYTHON=$(PYTHON) builds .venv;  PY=python uses the Python you stand in, and builds nothing"
