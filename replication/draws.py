@@ -91,12 +91,20 @@ def classes_at(probs_RV: Tensor, points_RD: Tensor, width: int) -> Tensor:
     item_RD, along_RD = located(mass_RM, points_RD)
     begin_RD = item_RD.clamp_max(blocks - 1) * width
     hit_RDW = (begin_RD[:, :, None] + torch.arange(width, device=begin_RD.device)).flatten(1)
-    step_RD1, _ = located(probs_RV.gather(1, hit_RDW).unflatten(1, (-1, width)), along_RD[:, :, None])
+    step_RD1 = placed(probs_RV.gather(1, hit_RDW).unflatten(1, (-1, width)), along_RD[:, :, None])[0]
     return torch.where(item_RD < blocks, begin_RD + step_RD1[:, :, 0], item_RD + blocks * (width - 1))
 
 
 def located(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor]:
-    """In which item each point in [0, 1) falls, and how far along that item it stands, in [0, 1]; [..., D] each.
+    """In which item each point in [0, 1) falls, and how far along that item it stands, in [0, 1]; [..., D] each."""
+    item_XD, place_XD, upto_XM = placed(mass_XM, points_XD)
+    end_XD = upto_XM.gather(-1, item_XD)
+    start_XD = torch.where(item_XD > 0, upto_XM.gather(-1, (item_XD - 1).clamp_min(0)), 0)
+    return item_XD, (place_XD - start_XD) / (end_XD - start_XD)
+
+
+def placed(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In which item each point in [0, 1) falls, its place in the running sum of the masses, and that sum.
 
     The points are scaled to the masses' own sum: it need not be one, and a place along an item may round to 1.
     """
@@ -107,9 +115,7 @@ def located(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor]:
     place_XD = torch.minimum(points_XD * total_X1, total_X1.nextafter(torch.zeros_like(total_X1)))
     # only NaN stands beyond the last item, until its row is refused
     item_XD = torch.searchsorted(upto_XM, place_XD, right=True).clamp_max(mass_XM.shape[-1] - 1)
-    end_XD = upto_XM.gather(-1, item_XD)
-    start_XD = torch.where(item_XD > 0, upto_XM.gather(-1, (item_XD - 1).clamp_min(0)), 0)
-    return item_XD, (place_XD - start_XD) / (end_XD - start_XD)
+    return item_XD, place_XD, upto_XM
 
 
 @torch.no_grad()
