@@ -14,7 +14,7 @@ PY = .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help environment lock test lint format coverage audit errata claims report notebooks record clean
+.PHONY: help environment lock test lint format coverage audit errata claims report notebooks record bench clean
 
 # 6 -> 06, 2a -> 02a, 12 -> 12: the number as the files of paper_tables/ write it.
 two_digits = $(shell echo '$(1)' | sed -E 's/^([0-9])([a-z]?)$$/0\1\2/')
@@ -157,6 +157,9 @@ notebooks: environment ## execute the notebooks of analysis/notebooks/ and keep 
 
 record: environment ## promote this machine's records of EXHIBIT=rskd/table06 to logged ones, after checking them
 	$(PY) -m workflow $(EXHIBIT) --scale $(SCALE) --seeds $(SEEDS) --record
+
+bench: environment ## ours beside what a user would take instead, ten minutes (QUICK=1; PARTS="loss draws cache training")
+	$(PY) -m benchmarks $(PARTS)$(if $(filter 1,$(QUICK)), --quick)
 
 clean: ## remove build/ and the tools' caches; .venv, artifacts/ and results/ stay
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

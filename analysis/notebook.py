@@ -110,7 +110,7 @@ def read(scale: str) -> dict[str, list[Record]]:
     """The records of each voice: logged ones, and this machine's."""
     places = dict(zip(OURS, (RESULTS / scale, RESULTS / "local" / scale), strict=True))
     if not any(place.is_dir() for place in places.values()):
-        scales = sorted(place.name for place in RESULTS.iterdir() if place.is_dir() and place.name != "local")
+        scales = sorted({path.parts[-3] for path in RESULTS.glob("*/*/summary.json")})
         raise ValueError(f"No records at scale {scale!r}. Scales with records: {', '.join(scales)}.")
     return {voice: parsed(place, stamp(place)) for voice, place in places.items()}
 

@@ -10,8 +10,9 @@ float32 (a bf16 softmax loses its tail, and a bf16 sum over chunks its small ter
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,17 +20,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from replication.divergences import Divergence, TailAware
+from replication.draws import refuse_broken
 from replication.head import Head, Rows, TeacherStates
 from replication.logit_gradients import Weights, entropy_, rule_for
 from replication.positions import AllPositions, Positions
+from replication.products import Products, sums
 from replication.targets import AnyTarget, DenseTarget, SparseTarget
 
 Target = AnyTarget | TeacherStates
 # bytes of one chunk's logits, and of the positions that are worked on while they are in the processor's cache
-CHUNK = {"cpu": 2**28, "cuda": 2**30}
-BLOCK = {"cpu": 2**23, "cuda": 2**30}
-# rows of the head whose gradient is summed at a time where the products are bfloat16
-STRIP = 8192
+CHUNK = {"cpu": 2**26, "cuda": 2**30}
+BLOCK = {"cpu": 2**22, "cuda": 2**30}
 
 
 def distillation_loss(
@@ -73,11 +74,14 @@ class FromHidden:
 
     @torch.no_grad()
     def student_entropy(self) -> Tensor:
-        hidden_ND = self.hidden_BLD.flatten(0, 1)
+        hidden_ND, weight_VD = self.hidden_BLD.flatten(0, 1), self.head.weight_VD
+        precision = precision_of(hidden_ND)
+        products = Products(weight_VD, self.head.bias_V, precision)
         found_N = hidden_ND.new_empty(len(hidden_ND), dtype=sums(hidden_ND.dtype))
-        for chunk in chunks(len(hidden_ND), len(self.head.weight_VD), 1, hidden_ND.device):
-            for block, logits_RV in in_cache(self.head(hidden_ND[chunk])):
-                found_N[chunk][block] = entropy_(logits_RV)
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            for chunk in chunks(len(hidden_ND), len(weight_VD), 1, hidden_ND.device, precision):
+                for block, logits_RV in in_cache(products.logits(hidden_ND[chunk].to(precision))):
+                    found_N[chunk][block] = entropy_(logits_RV)
         return found_N.view(self.labels_BL.shape)
 
     def confidence(self) -> Tensor:
@@ -95,18 +99,45 @@ class Work:
     weights: Weights
     everywhere: bool
 
-    def parts(self, classes: int) -> Iterator[tuple[Rows, AnyTarget]]:
+    def parts(self, classes: int, precision: torch.dtype) -> Iterator[tuple[Rows, Part]]:
         """Positions and their target, a chunk at a time; those of weight zero are left out."""
-        device = self.labels_N.device
+        device, part = self.labels_N.device, self.part_of()
         if not self.everywhere:
             chosen_M = self.scale_N.nonzero()[:, 0]
-            for chunk in chunks(len(chosen_M), classes, 1, device):
-                yield chosen_M[chunk], of_rows(self.target, chosen_M[chunk], 1)
+            for chunk in chunks(len(chosen_M), classes, 1, device, precision):
+                yield chosen_M[chunk], part(chosen_M[chunk], 1)
             return
         length = len(self.labels_N) // self.target.sequences
         together = length if isinstance(self.divergence, TailAware) else 1
-        for chunk in chunks(len(self.labels_N), classes, together, device):
-            yield chunk, of_rows(self.target, chunk, (chunk.stop - chunk.start) // together)
+        for chunk in chunks(len(self.labels_N), classes, together, device, precision):
+            yield chunk, part(chunk, (chunk.stop - chunk.start) // together)
+
+    def part_of(self) -> Callable[[Rows, int], Part]:
+        """(positions, how many sequences they are) -> their target; a teacher's logits in place of those before."""
+        target = self.target
+        if not isinstance(target, TeacherStates):
+            return partial(of_rows, target)
+        head, hidden_ND, exponent = target.head, target.hidden_ND, target.exponent
+        products = Products(head.weight_VD, head.bias_V, hidden_ND.dtype)
+        return lambda rows, sequences: TeacherLogits(products.logits(hidden_ND[rows]), exponent, sequences)
+
+
+@dataclass(frozen=True)
+class TeacherLogits:
+    """A dense target of which only the logits are there yet."""
+
+    logits_NV: Tensor
+    exponent: float
+    sequences: int
+
+    def rows(self, rows: Rows) -> DenseTarget:
+        # float32: a bf16 softmax loses its tail
+        probs_RV = torch.softmax(self.logits_NV[rows].float() * self.exponent, -1)
+        refuse_broken(probs_RV[:, 0])
+        return DenseTarget(probs_RV, self.sequences)
+
+
+Part = AnyTarget | TeacherLogits
 
 
 class FusedLoss(torch.autograd.Function):
@@ -131,32 +162,27 @@ def loss_and_gradients(
     hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, work: Work, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """The batch's loss, and its gradients in hidden states, head and bias where they are wanted."""
-    device, classes = hidden_ND.device.type, len(weight_VD)
-    precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
+    precision = precision_of(hidden_ND)
+    products = Products(weight_VD, bias_V, precision)
     of_hidden_ND = torch.zeros_like(hidden_ND) if wanted[0] else None
-    of_weight_VD = HeadGradient(weight_VD) if wanted[1] else None
     of_bias_V = torch.zeros_like(bias_V, dtype=sums(bias_V.dtype)) if bias_V is not None and wanted[2] else None
     loss = torch.zeros((), device=hidden_ND.device, dtype=torch.float64)
-    with torch.autocast(device, enabled=False):
-        weight_VD = weight_VD.to(precision)
-        for rows, target in work.parts(classes):
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        for rows, target in work.parts(len(weight_VD), precision):
             hidden_MD = hidden_ND[rows].to(precision)
-            logits_MV = hidden_MD @ weight_VD.T
-            if bias_V is not None:
-                logits_MV += bias_V
+            logits_MV = products.logits(hidden_MD)
             loss += become_gradient_(logits_MV, target, rows, work)
             if of_hidden_ND is not None:
-                of_hidden_ND[rows] = (logits_MV @ weight_VD).to(of_hidden_ND.dtype)
-            if of_weight_VD is not None:
-                of_weight_VD.add(logits_MV, hidden_MD)
+                of_hidden_ND[rows] = products.of_hidden(logits_MV).to(of_hidden_ND.dtype)
+            if wanted[1]:
+                products.add_of_head(logits_MV, hidden_MD)
             if of_bias_V is not None:
                 of_bias_V += logits_MV.sum(0, dtype=of_bias_V.dtype)
-            del logits_MV  # before the next chunk's are made
-    summed_VD = None if of_weight_VD is None else of_weight_VD.total()
-    return loss.to(sums(hidden_ND.dtype)), (of_hidden_ND, summed_VD, of_bias_V)
+    of_weight_VD = products.of_head() if wanted[1] else None
+    return loss.to(sums(hidden_ND.dtype)), (of_hidden_ND, of_weight_VD, of_bias_V)
 
 
-def become_gradient_(logits_MV: Tensor, target: AnyTarget, rows: Rows, work: Work) -> Tensor:
+def become_gradient_(logits_MV: Tensor, target: Part, rows: Rows, work: Work) -> Tensor:
     """A chunk's share of the loss; its logits are overwritten by their gradient."""
     rule = rule_for(work.divergence, isinstance(target, SparseTarget))
     labels_M, scale_M = work.labels_N[rows], work.scale_N[rows]
@@ -164,61 +190,46 @@ def become_gradient_(logits_MV: Tensor, target: AnyTarget, rows: Rows, work: Wor
     loss = logits_MV.new_zeros((), dtype=torch.float64)
     for block, logits_RV in in_cache(logits_MV, whole):
         scale_R = scale_M[block].to(logits_RV)
-        part = target if whole else of_rows(target, block, 1)
+        part = of_rows(target, block, target.sequences if whole else 1)
         loss_R = rule(logits_RV, part, labels_M[block], work.weights, scale_R)
         loss += torch.where(scale_R == 0, 0.0, loss_R * scale_R).sum(dtype=torch.float64)
         if logits_RV.dtype != logits_MV.dtype:
-            logits_MV[block] = logits_RV.to(logits_MV.dtype)
+            logits_MV[block].copy_(logits_RV)
     return loss
 
 
-class HeadGradient:
-    """The sum over chunks of (gradient in the logits)^T @ hidden, in one buffer of at least float32."""
-
-    def __init__(self, weight_VD: Tensor) -> None:
-        self.weight_VD = weight_VD
-        self.sum_VD: Tensor | None = None
-
-    def add(self, gradient_MV: Tensor, hidden_MD: Tensor) -> None:
-        if self.sum_VD is None:  # the first product is the buffer, so that none is filled with zeros
-            self.sum_VD = gradient_MV.T @ hidden_MD
-            return
-        if self.sum_VD.dtype != sums(self.sum_VD.dtype):
-            self.sum_VD = self.sum_VD.to(sums(self.sum_VD.dtype))
-        if gradient_MV.dtype == self.sum_VD.dtype:
-            self.sum_VD.addmm_(gradient_MV.T, hidden_MD)
-            return
-        # strips of the head: a product in the lower precision is never as large as the head
-        for sum_SD, gradient_MS in zip(self.sum_VD.split(STRIP), gradient_MV.split(STRIP, 1), strict=True):
-            sum_SD += gradient_MS.T @ hidden_MD
-
-    def total(self) -> Tensor:
-        return torch.zeros_like(self.weight_VD) if self.sum_VD is None else self.sum_VD.to(self.weight_VD.dtype)
+def precision_of(hidden_ND: Tensor) -> torch.dtype:
+    """Of matrix products with these."""
+    device = hidden_ND.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
 
 
-def chunks(positions: int, classes: int, together: int, device: torch.device) -> Iterator[slice]:
-    """Slices of the positions whose float32 logits fit in `CHUNK` bytes, in multiples of `together`."""
-    rows = max(1, CHUNK[device.type] // (4 * classes * together)) * together
+def chunks(
+    positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype
+) -> Iterator[slice]:
+    """Slices of the positions, of about equal size, whose logits fit in `CHUNK` bytes; multiples of `together`."""
+    most = max(1, CHUNK[device.type] // (precision.itemsize * classes * together))
+    items = positions // together
+    rows = -(-items // -(-items // most)) * together if items else 1
     for start in range(0, positions, rows):
         yield slice(start, min(start + rows, positions))
 
 
 def in_cache(logits_MV: Tensor, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of a chunk's rows, in at least float32: views where they are that already, else copies."""
+    """Blocks of a chunk's rows, in at least float32: views where they are that already, else copies in one place."""
     rows = len(logits_MV) if whole else max(1, BLOCK[logits_MV.device.type] // (4 * logits_MV.shape[1]))
+    precise = logits_MV.dtype == sums(logits_MV.dtype)
+    room_RV = logits_MV.new_empty(0 if precise else rows, logits_MV.shape[1], dtype=sums(logits_MV.dtype))
     for start in range(0, len(logits_MV), rows):
         block = slice(start, start + rows)
-        yield block, logits_MV[block].to(sums(logits_MV.dtype))
+        part_RV = logits_MV[block]
+        yield block, part_RV if precise else room_RV[: len(part_RV)].copy_(part_RV)
 
 
-def of_rows(target: Target, rows: Rows, sequences: int) -> AnyTarget:
-    if isinstance(target, TeacherStates):
-        return replace(target.rows(rows), sequences=sequences)
+def of_rows(target: Part, rows: Rows, sequences: int) -> AnyTarget:
+    if isinstance(target, TeacherLogits):
+        return replace(target, sequences=sequences).rows(rows)
     if isinstance(target, DenseTarget):
         return DenseTarget(target.probs_NV[rows], sequences)
     spread_M = None if target.spread_N is None else target.spread_N[rows]
     return SparseTarget(target.ids_NK[rows], target.weights_NK[rows], spread_M, sequences)
-
-
-def sums(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -12,7 +12,7 @@ from test_gradients import CLASSES, LENGTH, METHODS, PAIRS, POSITIONS, SEQUENCES
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from replication import fused, loss
+from replication import fused, loss, products
 from replication.divergences import DIVERGENCES, ForwardKL, GhostToken, TailAware
 from replication.head import Head, TeacherStates
 from replication.positions import AllPositions, HardTokens, Positions, TopFraction
@@ -25,7 +25,7 @@ EVERYWHERE = AllPositions()
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two positions a chunk, one a block, so that every batch here is cut up."""
-    monkeypatch.setitem(fused.CHUNK, "cpu", 2 * 4 * CLASSES)
+    monkeypatch.setitem(fused.CHUNK, "cpu", 2 * 8 * CLASSES)
     monkeypatch.setitem(fused.BLOCK, "cpu", 4 * CLASSES)
 
 
@@ -143,7 +143,7 @@ def test_float32_gradients_at_a_large_vocabulary_lie_within_1e_5_of_float64(
 
 def test_bfloat16_products_keep_a_float32_softmax_and_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against float64 on the rounded inputs: what is left is the rounding of the products, not of the softmax."""
-    monkeypatch.setitem(fused.CHUNK, "cpu", 4 * 3000 * 16)
+    monkeypatch.setitem(fused.CHUNK, "cpu", 2 * 3000 * 16)
     random = torch.Generator().manual_seed(0)
     hidden = torch.randn(1, 64, 32, generator=random).bfloat16().float().requires_grad_()
     head = Head((torch.randn(3000, 32, generator=random) * 0.3).bfloat16().float().requires_grad_())
@@ -158,6 +158,88 @@ def test_bfloat16_products_keep_a_float32_softmax_and_sum(monkeypatch: pytest.Mo
     for one, other in zip(torch.autograd.grad(ours, leaves), torch.autograd.grad(meant, leaves), strict=True):
         assert one.dtype == torch.float32
         assert float((one - other).norm() / other.norm()) < 0.01
+
+
+@pytest.mark.parametrize("rows", [1, 16, 64])
+def test_strips_of_the_head_are_the_whole_head(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """3000 rows of the head in strips of 1000, 16 positions in chunks: the same products, summed in parts."""
+    monkeypatch.setitem(fused.CHUNK, "cpu", 2 * 3000 * rows)
+    random = torch.Generator().manual_seed(0)
+    hidden_ND = torch.randn(16, 32, generator=random)
+    weight_VD, bias_V = torch.randn(3000, 32, generator=random), torch.randn(3000, generator=random)
+    labels_N = torch.randint(3000, (16,), generator=random)
+
+    def result() -> list[Tensor]:
+        leaves = [part.clone().requires_grad_() for part in (hidden_ND, weight_VD, bias_V)]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = fused.distillation_loss(
+                leaves[0][None], Head(*leaves[1:]), labels_N[None], one_hot(labels_N), ForwardKL(), EVERYWHERE, 1.0, 0.0
+            )
+        return [value.detach(), *torch.autograd.grad(value, leaves)]
+
+    monkeypatch.setitem(products.STRIP, "cpu", 1000)
+    in_strips = result()
+    monkeypatch.setitem(products.STRIP, "cpu", 3000)
+    for one, other in zip(in_strips, result(), strict=True):
+        assert float((one - other).norm() / other.norm()) < 5e-3
+
+
+def test_a_head_converted_for_the_products_is_never_copied_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its float32 gradient aside, nothing of half the head's size or more is made."""
+    monkeypatch.setitem(products.STRIP, "cpu", 64)
+    random = torch.Generator().manual_seed(0)
+    classes, width, positions = 1000, 64, 8
+    hidden = torch.randn(1, positions, width, generator=random, requires_grad=True)
+    head = Head(torch.randn(classes, width, generator=random, requires_grad=True))
+    labels = torch.randint(classes, (1, positions), generator=random)
+    with Made() as made, torch.autocast("cpu", dtype=torch.bfloat16):
+        rest = (labels, one_hot(labels[0]), ForwardKL(), EVERYWHERE, 1.0, 0.0)
+        fused.distillation_loss(hidden, head, *rest).backward()
+    assert head.weight_VD.grad is not None
+    allowed = {head.weight_VD.untyped_storage().data_ptr(), head.weight_VD.grad.untyped_storage().data_ptr()}
+    large = {place for place, size in made.bytes.items() if size >= classes * width}
+    assert large == allowed
+
+
+def test_large_results_stand_in_memory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large as it takes to leave the ordinary allocator: usable like any other tensor, and as a gradient."""
+    monkeypatch.setattr(products, "LARGE", 64)
+    room = products.spacious((5, 7), torch.float32, torch.device("cpu"))
+    assert room.shape == (5, 7) and room.is_contiguous() and room.fill_(2.0).sum() == 70
+    hidden, head = student()
+    rest = (labels_BL(), one_hot(inputs()[2]), ForwardKL(), EVERYWHERE, 1.0, 0.0)
+    fused.distillation_loss(hidden, head, *rest).backward()
+    loss.distillation_loss(head(hidden), *rest).backward()  # added to what stands there
+    meant = gradients(loss.distillation_loss(head(hidden), *rest), hidden, head)
+    assert hidden.grad is not None and head.weight_VD.grad is not None
+    assert_equal([hidden.grad.numpy(), head.weight_VD.grad.numpy()], [2 * part for part in meant[1:]])
+
+
+def test_a_broken_teacher_is_refused() -> None:
+    hidden, head = student()
+    states = torch.randn(POSITIONS, 7)
+    states[3] = torch.nan
+    target = TeacherStates(states, Head(torch.randn(CLASSES, 7)))
+    with pytest.raises(ValueError, match="not a distribution"):
+        fused.distillation_loss(hidden, head, labels_BL(), target, ForwardKL(), EVERYWHERE, 1.0, 0.0)
+
+
+class Made(TorchDispatchMode):
+    """The sizes of all storages that operations within it return, by where they begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        made = function(*args, **(kwargs or {}))
+        for part in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(part, Tensor):
+                storage = part.untyped_storage()
+                self.bytes[storage.data_ptr()] = max(storage.nbytes(), self.bytes.get(storage.data_ptr(), 0))
+        return made
 
 
 class Largest(TorchDispatchMode):

@@ -27,6 +27,8 @@ ARROW = {
         *(f"replication.{axis}" for axis in AXES),
     ),
     "analysis": ("paper_tables",),
+    # which nothing imports in turn
+    "benchmarks": ("paper_tables", "replication", "toy", "analysis"),
 }
 # What `replication` may load on import, the standard library aside; the rest belongs inside the function that needs it.
 LIGHT = {"torch", "transformers", "tokenizers", "numpy", "pydantic", "tqdm"}

@@ -1,0 +1,97 @@
+"""Draws from logits and how often each class was drawn: ours, and what a user would take instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+
+from benchmarks import memory
+from benchmarks.memory import touch
+from benchmarks.race import Contender
+from benchmarks.result import Group
+from replication.draws import counted, draw
+
+if TYPE_CHECKING:
+    from benchmarks.effort import Effort
+
+Drawn = tuple[Tensor, Tensor]  # ids_NK, counts_NK; unused slots are id 0, count 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    positions: int = 512
+    classes: int = 100_278
+    draws: int = 50
+
+
+def block_sums(logits_NV: Tensor, draws: int, random: Generator) -> Drawn:
+    return counted(draw(logits_NV, draws, random))
+
+
+def multinomial(logits_NV: Tensor, draws: int, random: Generator) -> Drawn:
+    """As in RS-KD App. K, `downsample_ours`."""
+    probs_NV = torch.softmax(logits_NV, -1)
+    return counted(torch.multinomial(probs_NV, draws, replacement=True, generator=random).sort(1)[0])
+
+
+def cumulative(logits_NV: Tensor, draws: int, random: Generator) -> Drawn:
+    """As in RS-KD App. K, `loss_kd`: a running sum over all classes, in the precision of the probabilities."""
+    upto_NV = torch.softmax(logits_NV, -1).cumsum(-1)
+    points_ND = torch.rand(len(logits_NV), draws, device=logits_NV.device, generator=random).sort(-1)[0]
+    # beyond the last class where float32 sums end below one, which the listing does not look at
+    return counted(torch.searchsorted(upto_NV, points_ND).clamp_max(logits_NV.shape[1] - 1))
+
+
+OURS, MULTINOMIAL, CUMULATIVE = "block sums", "softmax, torch.multinomial", "App. K, running sum"
+LOGSUMEXP, READ = "torch.logsumexp", "reading the logits (amax)"
+Method = Callable[[Tensor, int, Generator], Drawn]
+METHODS: dict[str, Method] = {OURS: block_sums, MULTINOMIAL: multinomial, CUMULATIVE: cumulative}
+
+
+def logits(sizes: Sizes, seed: int = 0) -> Tensor:
+    """Of a teacher that is about as sharp as a trained one: 50 draws hit a dozen classes."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    random = Generator(device).manual_seed(seed)
+    return 4.0 * torch.randn(sizes.positions, sizes.classes, generator=random, device=device)
+
+
+def step(name: str, sizes: Sizes) -> Callable[[], object]:
+    return step_on(name, logits(sizes), sizes.draws)
+
+
+def step_on(name: str, logits_NV: Tensor, draws: int) -> Callable[[], object]:
+    if name == LOGSUMEXP:
+        return lambda: logits_NV.logsumexp(-1)
+    if name == READ:
+        return lambda: logits_NV.amax(-1)
+    random = Generator(logits_NV.device).manual_seed(1)
+    return lambda: METHODS[name](logits_NV, draws, random)
+
+
+def groups(effort: Effort) -> Iterator[Group]:
+    """Draws from logits, with the counts of each class."""
+    base = effort.drawn
+    names = [LOGSUMEXP, READ, *METHODS]
+    series = [("", base, 20)]
+    series += [("classes", replace(base, classes=base.classes * 2**power // 16), 4) for power in (0, 2, 4, 5)]
+    series += [("draws", replace(base, draws=count), 4) for count in (10, 50, 200)]
+    for varied, sizes, seconds in series:
+        logits_NV = logits(sizes)
+        yield Group(
+            "draws",
+            "growth" if varied else "draws",
+            asdict(sizes),
+            LOGSUMEXP,
+            varied=varied,
+            seconds=effort.race(
+                [Contender(name, step_on(name, logits_NV, sizes.draws)) for name in names],
+                seconds,
+                settle=touch(3 * 4 * logits_NV.numel()),
+            ),
+        )
+    peaks = memory.peaks(step, {name: ((name, Sizes(4, 64, 4)), (name, base)) for name in names})
+    yield Group("draws", "memory", asdict(base), LOGSUMEXP, values=peaks)

@@ -1,0 +1,16 @@
+"""The parts: each yields its groups as they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from benchmarks import cache, draws, loss, training
+from benchmarks.effort import Effort
+from benchmarks.result import Group
+
+PARTS: dict[str, Callable[[Effort], Iterator[Group]]] = {
+    "loss": loss.groups,
+    "draws": draws.groups,
+    "cache": cache.groups,
+    "training": training.groups,
+}

@@ -1,0 +1,107 @@
+"""The products of hidden states and output head: logits, and what a gradient in the logits is to each of the two.
+
+They run in one precision; what is added up of them is at least float32 (a bf16 sum loses its small terms). A head in
+another precision is converted a strip of rows at a time: a copy of it would cost more to make than to use.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+# rows of the head that are worked on at a time: few enough for a processor's cache, many enough to fill a GPU
+STRIP = {"cpu": 2**10, "cuda": 2**13}
+LARGE = 2**25  # bytes; from here on malloc takes fresh pages from the system every time
+
+
+class Products:
+    """Of one batch with its head. N positions come M at a time; S rows of the head are a strip."""
+
+    def __init__(self, weight_VD: Tensor, bias_V: Tensor | None, precision: torch.dtype) -> None:
+        device = weight_VD.device.type
+        # a GPU has the room for a copy, and would wait for every strip
+        self.weight_VD = weight_VD.to(precision) if device == "cuda" else weight_VD
+        self.bias_V, self.precision, self.given = bias_V, precision, weight_VD.dtype
+        self.room_NV: Tensor | None = None
+        self.sum_VD: Tensor | None = None
+        self.whole = self.weight_VD.dtype == precision
+        self.rows = STRIP[device]
+        # used again for every strip: fresh memory of this size costs as much as the products
+        strip = (0 if precision == sums(precision) else self.rows, weight_VD.shape[1])
+        self.narrow_SD = weight_VD.new_empty(strip, dtype=precision)
+        self.wide_SD = weight_VD.new_empty(strip, dtype=sums(precision))
+
+    def strips(self) -> Iterator[tuple[slice, Tensor]]:
+        """The head in the precision of the products, whole where it is that already."""
+        if self.whole:
+            yield slice(None), self.weight_VD
+            return
+        for start in range(0, len(self.weight_VD), self.rows):
+            strip = slice(start, start + self.rows)
+            weight_SD = self.weight_VD[strip]
+            yield strip, self.narrow_SD[: len(weight_SD)].copy_(weight_SD)
+
+    def logits(self, hidden_MD: Tensor) -> Tensor:
+        """[M, V], where the logits of the M before stood."""
+        if self.room_NV is None or len(self.room_NV) < len(hidden_MD):
+            self.room_NV = spacious((len(hidden_MD), len(self.weight_VD)), self.precision, hidden_MD.device)
+        logits_MV = self.room_NV[: len(hidden_MD)]
+        for strip, weight_SD in self.strips():
+            torch.mm(hidden_MD, weight_SD.T, out=logits_MV[:, strip])
+        if self.bias_V is not None:
+            logits_MV += self.bias_V
+        return logits_MV
+
+    def of_hidden(self, gradient_MV: Tensor) -> Tensor:
+        """The gradient in the hidden states, [M, D]."""
+        if self.whole:
+            return gradient_MV @ self.weight_VD
+        summed_MD = gradient_MV.new_zeros(len(gradient_MV), self.weight_VD.shape[1], dtype=sums(self.precision))
+        for strip, weight_SD in self.strips():
+            summed_MD += gradient_MV[:, strip] @ weight_SD
+        return summed_MD
+
+    def add_of_head(self, gradient_MV: Tensor, hidden_MD: Tensor) -> None:
+        """To `sum_VD`, the gradient in the head over all chunks, goes that of this one."""
+        if first := self.sum_VD is None:
+            self.sum_VD = spacious(self.weight_VD.shape, sums(self.precision), hidden_MD.device)
+        assert self.sum_VD is not None
+        if self.precision == self.sum_VD.dtype:
+            self.sum_VD.addmm_(gradient_MV.T, hidden_MD, beta=0 if first else 1)
+            return
+        # never a product as large as the head
+        for sum_SD, gradient_MS in zip(self.sum_VD.split(self.rows), gradient_MV.split(self.rows, 1), strict=True):
+            product_SD = torch.mm(gradient_MS.T, hidden_MD, out=self.narrow_SD[: len(sum_SD)])
+            if first:
+                sum_SD.copy_(product_SD)
+            else:
+                sum_SD += self.wide_SD[: len(sum_SD)].copy_(product_SD)
+
+    def of_head(self) -> Tensor:
+        """The gradient in the head, [V, D], in the head's own precision."""
+        if self.sum_VD is None:
+            return torch.zeros_like(self.weight_VD, dtype=self.given)
+        return self.sum_VD.to(self.given)
+
+
+def spacious(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory for large results, not initialised; in huge pages where Linux has them.
+
+    To touch a page of 4 kB for the first time takes longer than to write it.
+    """
+    numbers = torch.Size(shape).numel()
+    if device.type != "cpu" or numbers * dtype.itemsize < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(shape, dtype=dtype, device=device)
+    memory = mmap.mmap(-1, numbers * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel built without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=numbers).view(shape)
+
+
+def sums(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which numbers of `dtype` are added up."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
