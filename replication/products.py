@@ -71,7 +71,8 @@ class Products:
             self.sum_VD = spacious(self.weight_VD.shape, sums(self.precision), hidden_MD.device)
         assert self.sum_VD is not None
         if self.precision == self.sum_VD.dtype:
-            self.sum_VD.addmm_(gradient_MV.T, hidden_MD, beta=0 if first else 1)
+            beta = 0 if first else 1  # 0: what stands there is not read
+            torch.addmm(self.sum_VD, gradient_MV.T, hidden_MD, beta=beta, out=self.sum_VD)
             return
         # never a product as large as the head
         for sum_SD, gradient_MS in zip(self.sum_VD.split(self.rows), gradient_MV.split(self.rows, 1), strict=True):
