@@ -13,7 +13,7 @@ from replication.recipe import Different, plain
 from replication.run import Run
 from replication.samples import RandomSamples
 from replication.shape import Shape, shape_of
-from replication.targets import Full, OneHot, RandomSampling, Target, TopK
+from replication.targets import AdaptiveWaterFilling, Full, OneHot, RandomSampling, Target, TopK
 
 # RS-KD App. C: the number of different classes is a power of the number of draws. One draw is one class; the one point
 # that it prints is 50 draws, 12 classes. Another teacher, text or vocabulary bends it: a measured number goes first.
@@ -70,6 +70,8 @@ def classes_of(target: Target, vocabulary: int) -> Classes:
             return Classes(min(k, vocabulary), "exactly")
         case RandomSampling(draws=draws, exponent=1):
             return Classes(min(draws**LAW, vocabulary), "by law")
+        case AdaptiveWaterFilling():
+            return Classes(min(target.most, vocabulary), "at most")
     # of the other methods, the sum of their whole numbers: k, cap, draws, classes
     most = sum(number for number in plain(target).values() if isinstance(number, int))
     return Classes(min(most, vocabulary), "at most")

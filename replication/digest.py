@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 AXES = tuple(
     HERE / f"{name}.py"
-    for name in ("target", "targets", "sampled", "draws", "divergences", "positions", "samples", "schedules")
+    for name in ("target", "targets", "sampled", "filling", "draws", "divergences", "positions", "samples", "schedules")
 )
 
 

@@ -11,8 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from replication.draws import Randomness, at, by_sequence, counted, draw, softmax_by_rows, uniform
-from replication.target import SparseTarget, Target, at_least_one, classes, largest
+from replication.draws import (
+    Randomness,
+    at,
+    counted,
+    draw,
+    head_of,
+    outside,
+    softmax_by_rows,
+    uniform,
+)
+from replication.target import SparseTarget, Target, at_least_one, classes
 
 
 @dataclass(frozen=True)
@@ -120,10 +129,15 @@ class HeadAndSampledTail(Target):
         at_least_one("HeadAndSampledTail.draws", self.draws)
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
-        head_NK, exact_NK = largest(teacher_logits_NV, classes("HeadAndSampledTail.k", self.k, teacher_logits_NV))
-        points_ND = uniform(generator, len(labels_N), self.draws, teacher_logits_NV.device)
-        everywhere_NK = torch.ones_like(head_NK, dtype=torch.bool)
-        ids_ND, counts_ND = counted(at(teacher_logits_NV, points_ND, left_out=(head_NK, everywhere_NK)).sort(1)[0])
+        k = classes("HeadAndSampledTail.k", self.k, teacher_logits_NV)
+        points_ND = uniform(generator, len(labels_N), self.draws, teacher_logits_NV.device).sort(1)[0]
+        heads, tails = [], []
+        for rows, probs_RV in softmax_by_rows(teacher_logits_NV, 1.0, beside=self.draws):
+            ids_RK, exact_RK = head_of(probs_RV, k)
+            tails.append(outside(probs_RV, ids_RK, torch.ones_like(ids_RK, dtype=torch.bool), points_ND[rows]))
+            heads.append((ids_RK, exact_RK.float()))
+        head_NK, exact_NK = (torch.cat(parts) for parts in zip(*heads, strict=True))
+        ids_ND, counts_ND = counted(torch.cat(tails))
         rest_N1 = (1 - exact_NK.sum(1, keepdim=True, dtype=torch.float64)).clamp_min(0).float()
         return SparseTarget(torch.cat([head_NK, ids_ND], 1), torch.cat([exact_NK, rest_N1 * counts_ND / self.draws], 1))
 
@@ -134,61 +148,11 @@ class HeadAndSampledTail(Target):
 
 
 @dataclass(frozen=True)
-class WaterFilling(Target):
-    """Exactly `classes` classes, with the least mean squared error of all unbiased choices of that many.
-
-    Fearnhead and Clifford 2003: probabilities of at least a level are kept as they are, the others are drawn
-    systematically, each kept with probability / level, and then weigh exactly the level. So the tail needs no weights.
-    """
-
-    classes: int = 20
-
-    def __post_init__(self) -> None:
-        at_least_one("WaterFilling.classes", self.classes)
-
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
-        return filled(teacher_logits_NV, torch.full_like(labels_N, self.classes), self.classes, generator)
-
-    def squared_error(self, probs_NV: Tensor) -> Tensor:
-        """As RandomSampling's: a class of the tail weighs the level with chance probability / level, else nothing."""
-        return error_below(probs_NV, torch.full_like(probs_NV[:, 0], self.classes, dtype=torch.int64))
-
-
-@dataclass(frozen=True)
-class AdaptiveWaterFilling(Target):
-    """Water-filling to one level everywhere: the least total error at a given mean number of classes.
-
-    A further class lowers a position's error by the square of its level (derived in docs/theory.md), so that the budget
-    is spent best where all levels are equal: sharp positions get few classes, flat ones many, `cap` at most.
-    """
-
-    level: float = 0.02
-    cap: int = 256
-
-    def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise ValueError(f"AdaptiveWaterFilling.level is {self.level}; give a probability between 0 and 1.")
-        at_least_one("AdaptiveWaterFilling.cap", self.cap)
-
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
-        wanted_N = torch.cat([self.classes(probs_RV) for _, probs_RV in softmax_by_rows(teacher_logits_NV, 1.0)])
-        return filled(teacher_logits_NV, wanted_N, int(wanted_N.max()), generator)
-
-    def classes(self, probs_NV: Tensor) -> Tensor:
-        """How many are kept at each position, [N]."""
-        wanted_N = (probs_NV / self.level).clamp_max(1).sum(1).round().long()
-        return wanted_N.clamp(1, min(self.cap, probs_NV.shape[1]))
-
-    def squared_error(self, probs_NV: Tensor) -> Tensor:
-        return error_below(probs_NV, self.classes(probs_NV))
-
-
-@dataclass(frozen=True)
 class WithoutReplacement(Target):
-    """`classes` different classes by Gumbel top-k, weighted by probability / chance of being chosen (Horvitz-Thompson).
+    """`classes` different classes as drawn without replacement, weighted by probability / chance of being chosen.
 
-    Kool et al. 2019; Duffield, Lund and Thorup 2007. The answer to the question of RS-KD's poster. Unbiased, but the
-    weights sum to one on average only.
+    Gumbel top-k with Horvitz-Thompson weights: Kool et al. 2019; Duffield, Lund and Thorup 2007. The answer to the
+    question of RS-KD's poster. Unbiased, but the weights sum to one on average only.
     """
 
     classes: int = 20
@@ -197,56 +161,59 @@ class WithoutReplacement(Target):
         at_least_one("WithoutReplacement.classes", self.classes)
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
-        parts = []
-        for each, rows in by_sequence(generator, len(labels_N)):
-            for _, probs_RV in softmax_by_rows(teacher_logits_NV[rows], 1.0):
-                # the first classes to arrive, each after an exponential time of rate its probability; float64: a
-                # float32 time has no small values, which is where rare classes win
-                race_RV = probs_RV / torch.empty_like(probs_RV, dtype=torch.float64).exponential_(generator=each)
-                fastest = race_RV.topk(min(self.classes + 1, probs_RV.shape[1]), dim=1)
-                ids_RK, weights_RK = fastest.indices[:, : self.classes], probs_RV.gather(1, fastest.indices)
-                if fastest.values.shape[1] > self.classes:
-                    # given when the next one arrived, a class had arrived with chance 1 - exp(-probability * time)
-                    weights_RK = weights_RK[:, : self.classes].double()
-                    weights_RK = weights_RK / -torch.expm1(-weights_RK / fastest.values[:, -1:])
-                parts.append((ids_RK, weights_RK.float().nan_to_num(0.0)))
-        return SparseTarget(torch.cat([ids for ids, _ in parts]), torch.cat([weights for _, weights in parts]))
+        kept = min(self.classes, teacher_logits_NV.shape[1])
+        ids_NK, probs_NK, times_NK = first_arrivals(teacher_logits_NV, kept + 1, generator)
+        # given when the next one arrived, a class had arrived with chance 1 - exp(-probability * time)
+        chance_NK = -torch.expm1(-probs_NK * times_NK[:, -1:])
+        weights_NK = (probs_NK / chance_NK).nan_to_num(0.0)[:, :kept].float()
+        return SparseTarget(ids_NK[:, :kept] * (weights_NK > 0), weights_NK)
+
+
+def first_arrivals(logits_NV: Tensor, classes: int, generator: Randomness) -> tuple[Tensor, Tensor, Tensor]:
+    """The first so many different classes where each arrives at random times with its probability as rate.
+
+    Their ids, probabilities and times of arrival, [N, K] each, in that order; float64: a float32 time has no small
+    values, which is where rare classes win. Where there are fewer classes the last times are infinite. Arrivals are
+    drawn in rounds, each without the classes seen before, whose rates do not concern the others.
+    """
+    rows, draws = len(logits_NV), 2 * classes
+    ids_NK = torch.zeros(rows, classes, dtype=torch.int64, device=logits_NV.device)
+    probs_NK = torch.zeros(ids_NK.shape, dtype=torch.float64, device=logits_NV.device)
+    times_NK, now_N1 = torch.full_like(probs_NK, torch.inf), torch.zeros_like(probs_NK[:, :1])
+    total_N1 = torch.zeros_like(now_N1)  # a float32 softmax's own
+    open_N = torch.arange(rows, device=logits_NV.device)
+    while len(open_N):
+        # for all rows: what a row is given does not depend on which others are open
+        points_ND = uniform(generator, rows, draws, logits_NV.device)
+        waits_ND = -(-uniform(generator, rows, draws, logits_NV.device)).log1p()
+        more_N = torch.zeros_like(open_N, dtype=torch.bool)
+        for part, probs_RV in softmax_by_rows(logits_NV if len(open_N) == rows else logits_NV[open_N], 1.0, draws):
+            at_R = open_N[part]
+            old = ids_NK[at_R], probs_NK[at_R], times_NK[at_R]
+            seen_RK = old[2].isfinite()
+            # an empty slot stands for the first one again: no class is both taken and not
+            taken_RK = torch.where(seen_RK, old[0], old[0][:, :1])
+            drawn_RD = outside(probs_RV, taken_RK, seen_RK[:, :1].expand_as(seen_RK), points_ND[at_R])
+            rate_R1 = probs_RV.sum(1, keepdim=True).double()
+            total_N1[at_R] = total_N1[at_R].maximum(rate_R1)  # nothing is left out of the first round
+            times_RD = now_N1[at_R] + waits_ND[at_R].cumsum(1) / rate_R1
+            now_N1[at_R] = times_RD[:, -1:]
+            sorted_RD, order_RD = drawn_RD.sort(dim=1, stable=True)
+            again_RD = torch.zeros_like(sorted_RD, dtype=torch.bool)
+            again_RD[:, 1:] = sorted_RD[:, 1:] == sorted_RD[:, :-1]
+            new = (
+                sorted_RD,
+                probs_RV.gather(1, sorted_RD).double(),
+                times_RD.gather(1, order_RD).masked_fill(again_RD, torch.inf),
+            )
+            ids, probs, times = (torch.cat(pair, 1) for pair in zip(old, new, strict=True))
+            times_NK[at_R], first_RK = times.topk(classes, dim=1, largest=False)
+            ids_NK[at_R], probs_NK[at_R] = ids.gather(1, first_RK), probs.gather(1, first_RK)
+            more_N[part] = times_NK[at_R, -1].isinf() & (rate_R1[:, 0] > 0)
+        open_N = open_N[more_N]
+    return ids_NK, probs_NK.masked_fill(times_NK.isinf(), 0.0) / total_N1, times_NK * total_N1
 
 
 def spaced(offset_ND: Tensor, points: int) -> Tensor:
     """(i + offset) / points for i < points: one point a stratum, ascending; offsets [N, points], or [N, 1] for all."""
     return (torch.arange(points, device=offset_ND.device) + offset_ND) / points
-
-
-def filled(logits_NV: Tensor, wanted_N: Tensor, most: int, generator: Randomness) -> SparseTarget:
-    """Water-filling to `wanted` classes at each position, `most` at most."""
-    ids_NK, probs_NK = largest(logits_NV, min(most, logits_NV.shape[1]))
-    head_N1, tail_N1, level_N1 = levelled(probs_NK, wanted_N)
-    slot_K = torch.arange(probs_NK.shape[1], device=logits_NV.device)
-    in_head_NK, in_tail_NK = slot_K < head_N1, (slot_K >= head_N1) & (slot_K < head_N1 + tail_N1)
-    points_NK = (slot_K + uniform(generator, len(logits_NV), 1, logits_NV.device)) / tail_N1.clamp_min(1)
-    drawn_NK = at(logits_NV, points_NK.clamp_max(1), left_out=(ids_NK, in_head_NK))  # beyond the tail's: not used
-    ids_NK = torch.where(in_head_NK, ids_NK, drawn_NK.gather(1, (slot_K - head_N1).clamp_min(0)) * in_tail_NK)
-    return SparseTarget(ids_NK, torch.where(in_head_NK, probs_NK, (level_N1 * in_tail_NK).float()))
-
-
-def levelled(largest_NK: Tensor, wanted_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How many classes are kept as they are, how many are drawn, and the level that these weigh; [N, 1] each.
-
-    `largest_NK`: at least the `wanted` largest probabilities, descending. The head ends where the next class would
-    weigh less than an equal share of all that is left.
-    """
-    wanted_N1 = wanted_N[:, None].clamp_max(largest_NK.shape[1])
-    slot_K = torch.arange(largest_NK.shape[1], device=largest_NK.device)
-    rest_NK = 1 - (largest_NK.cumsum(1, dtype=torch.float64) - largest_NK)  # without the first k
-    ends_NK = ((wanted_N1 - slot_K) * largest_NK < rest_NK) & (slot_K < wanted_N1) & (largest_NK > 0)
-    head_N1 = torch.where(ends_NK.any(1, keepdim=True), ends_NK.int().argmax(1, keepdim=True), wanted_N1)
-    tail_N1 = wanted_N1 - head_N1
-    rest_N1 = rest_NK.gather(1, head_N1.clamp_max(largest_NK.shape[1] - 1))
-    return head_N1, tail_N1, torch.where(tail_N1 > 0, rest_N1 / tail_N1.clamp_min(1), 0.0)
-
-
-def error_below(probs_NV: Tensor, wanted_N: Tensor) -> Tensor:
-    """Sum over the classes below the level of probability * (level - probability), [N]."""
-    _, _, level_N1 = levelled(probs_NV.topk(min(int(wanted_N.max()), probs_NV.shape[1]), dim=1).values, wanted_N)
-    return (probs_NV * (level_N1 - probs_NV).clamp_min(0)).sum(1)

@@ -1,7 +1,7 @@
 """What is kept of the teacher at a position: the class axis.
 
 `target(teacher_logits_NV, labels_N, generator)` gives a `SparseTarget` or a `DenseTarget` (`target.py`). The sampled
-ones stand in `sampled.py`. Axis letters: N positions, V classes, K kept classes.
+ones stand in `sampled.py` and `filling.py`. Axis letters: N positions, V classes, K kept classes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,8 @@ import torch
 from torch import Tensor
 
 from replication.draws import Randomness
-from replication.sampled import (
-    AdaptiveWaterFilling,
-    HeadAndSampledTail,
-    RandomSampling,
-    Stratified,
-    Systematic,
-    WaterFilling,
-    WithoutReplacement,
-)
+from replication.filling import AdaptiveWaterFilling, WaterFilling
+from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
 from replication.target import (
     AnyTarget,
     DenseTarget,
