@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # model and supervision are imported where a model is used: transformers takes seconds, and a plan needs none of it
 
+COUNTED = 2**22  # tokens, of which the law of a cache's ids is taken
 BATCH = 16  # sequences per teacher forward; divides SHARD, so that every job and a resumed pass make the same batches
 
 
@@ -175,11 +176,14 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
     data = data_for(some.run, machine.artifacts)
     teacher = teacher_for(some.run, machine)
     packing, rows_S = some.rows(data)
+    frequencies_V = frequencies(packing) if compression == "unigram" else None
     workers = -(-spare_workers() // len(group))
     with ExitStack() as stack:
         writers = {
             folder: stack.enter_context(
-                Writer(folder, need.header(data, teacher), len(rows_S), SHARD, workers, part, compression)
+                Writer(
+                    folder, need.header(data, teacher), len(rows_S), SHARD, workers, part, compression, frequencies_V
+                )
             )
             for folder, need in group.items()
         }
@@ -199,6 +203,12 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
                     target = drawn(need.target, logits_BLV, rows[:, 1:], indices_B, need.run.seed)
                     assert isinstance(target, SparseTarget)
                     put(writers[folder], start, need.target, target, packing.length)
+
+
+def frequencies(packing: Packing) -> np.ndarray:
+    """How often each class occurs in the first rows of a packing, which are shuffled: int64 [V]."""
+    rows = min(len(packing), -(-COUNTED // packing.length))
+    return np.bincount(packing.rows(np.arange(rows)).ravel(), minlength=packing.vocabulary)
 
 
 def in_turn(starts: list[int], workers: int) -> list[int]:

@@ -16,7 +16,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 AXES = tuple(
     HERE / f"{name}.py"
-    for name in ("target", "targets", "sampled", "filling", "draws", "divergences", "positions", "samples", "schedules")
+    for name in (
+        *("target", "targets", "sampled", "filling", "parts", "draws"),
+        *("divergences", "positions", "samples", "schedules"),
+    )
 )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from replication.draws import Randomness, head_of, outside, softmax_by_rows, uniform
+from replication.parts import most_at_level, parts_for_classes, parts_for_level
 from replication.target import SparseTarget, Target, at_least_one
 
 
@@ -30,8 +31,7 @@ class WaterFilling(Target):
 
     @property
     def parts(self) -> int:
-        """Four to the highest level possible: the rounding adds under 2 % to the error."""
-        return 4 * self.classes
+        return parts_for_classes(self.classes)
 
     def wanted(self, largest_NK: Tensor) -> Tensor:
         """How many are kept at each position, [N]."""
@@ -61,8 +61,7 @@ class AdaptiveWaterFilling(Target):
 
     @property
     def parts(self) -> int:
-        """Two to the level: finer ones cost more bits than the draws that they save."""
-        return round(2 / self.level)
+        return parts_for_level(self.level)
 
     def wanted(self, largest_NK: Tensor) -> Tensor:
         """How many are kept at each position, [N]: the sum over all classes of min(1, probability / level), rounded."""
@@ -72,7 +71,7 @@ class AdaptiveWaterFilling(Target):
 
     @property
     def most(self) -> int:
-        return max(1, round(1 / self.level))
+        return most_at_level(self.level)
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return filled(self, teacher_logits_NV, self.most, generator)

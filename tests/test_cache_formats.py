@@ -107,5 +107,5 @@ def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
     build(tmp_path, compression="zstd")
     text = (tmp_path / FILE).read_text()
     (tmp_path / FILE).write_text(text.replace('"zstd"', '"lzma"'))
-    with pytest.raises(ValueError, match="damaged at compression: Input should be 'none' or 'zstd'"):
+    with pytest.raises(ValueError, match="damaged at compression: Input should be 'none', 'zstd' or 'unigram'"):
         read_manifest(tmp_path)

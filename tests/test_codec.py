@@ -10,7 +10,8 @@ import pytest
 from replication.cache import ratio
 from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
-from replication.cache.codec import Codec, CountsCodec, Rows
+from replication.cache.codec import Codec, Rows
+from replication.cache.counts import CountsCodec
 from replication.cache.planes import Planes
 from replication.cache.ratio import RatioCodec
 

@@ -15,7 +15,7 @@ from paper_tables.equations.draws import normalised, sequences
 from paper_tables.equations.equation import State, arguments, words
 from paper_tables.equations.tad_divergence import HEADS
 from replication.cache.choose import codec_for
-from replication.cache.codec import CountsCodec
+from replication.cache.counts import CountsCodec
 from replication.divergences import ForwardKL, GhostToken, TailAware
 from replication.draws import counted, draw
 from replication.loss import FromLogits, distillation_loss

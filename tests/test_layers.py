@@ -13,7 +13,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("paper_tables", "replication", "toy", "analysis", "workflow", "tools", "benchmarks", "tests")
-AXES = ("target", "targets", "sampled", "filling", "draws", "divergences", "positions", "samples", "schedules", "loss")
+AXES = (
+    *("target", "targets", "sampled", "filling", "parts", "draws"),
+    *("divergences", "positions", "samples", "schedules", "loss"),
+)
 # What each package may import of ours, itself aside.
 ARROW = {
     "paper_tables": (),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from replication.cache.codec import LARGEST_NUMERATOR, Codec, CountsCodec
+from replication.cache.codec import LARGEST_NUMERATOR, Codec
+from replication.cache.counts import CountsCodec
+from replication.cache.filling import FillingCodec
 from replication.cache.ratio import RatioCodec
+from replication.parts import most_at_level, parts_for_classes, parts_for_level
 
-CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (CountsCodec, RatioCodec)}
+CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (CountsCodec, RatioCodec, FillingCodec)}
 
 
 def codec_for(target_name: str, target_fields: dict[str, Any], vocabulary: int) -> Codec:
@@ -28,13 +31,25 @@ def codec_for(target_name: str, target_fields: dict[str, Any], vocabulary: int) 
             return RatioCodec(vocabulary, length=None, cap=min(draws, vocabulary), normalised=True)
         case "Systematic" | "Stratified" if target_fields["draws"] <= LARGEST_NUMERATOR:
             return CountsCodec(vocabulary, target_fields["draws"])
+        case "WaterFilling":
+            most = target_fields["classes"]
+            return FillingCodec(vocabulary, parts_for_classes(most), most)
+        case "AdaptiveWaterFilling":
+            level = target_fields["level"]
+            return FillingCodec(vocabulary, parts_for_level(level), most_at_level(level))
+        case "HeadAndSampledTail" | "WithoutReplacement":
+            raise ValueError(
+                f"{target_name} has weights that no codec stores; run it online (delivery = 'online'), or cache "
+                "Systematic or AdaptiveWaterFilling, which have less error at equal bytes."
+            )
         case "NaiveFix" | "SmoothedTopK":
             raise ValueError(
                 f"{target_name} is completed from a TopK cache while training; cache TopK with the same k."
             )
     raise ValueError(
         f"Target {target_name!r} cannot be cached. Known: RandomSampling, Stratified and Systematic (up to "
-        f"{LARGEST_NUMERATOR} draws), TopK, TopP; others run online (delivery = 'online')."
+        f"{LARGEST_NUMERATOR} draws), WaterFilling, AdaptiveWaterFilling, TopK, TopP; others run "
+        "online (delivery = 'online')."
     )
 
 

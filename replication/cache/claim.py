@@ -68,7 +68,7 @@ def refuse_other(directory: Path, found: Plan, plan: Plan) -> None:
         check(found, Expected(**{key: getattr(plan.header, key) for key in Header.model_fields}))
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from None
-    for key in ("sequences", "shard_sequences", "codec", "codec_parameters", "compression"):
+    for key in ("sequences", "shard_sequences", "codec", "codec_parameters", "compression", "law"):
         begun, wanted = getattr(found, key), getattr(plan, key)
         if begun != wanted:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""One position's kept classes as packed codes: a class id and a 7-bit numerator each.
+"""One position's kept classes as packed codes: a class id and a small numerator each.
 
 Axis letters: B sequences, L positions, N = B x L rows, K kept classes (padded), M codes (not padded). A *block* is the
 packed codes of one sequence. Row lengths are never stored: each codec reads the end of a row off its numerators, so a
@@ -18,11 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from replication.cache.bits import Bits
 from replication.cache.planes import Planes
 
-NUMERATOR_BITS = 7
+NUMERATOR_BITS = 7  # of most codecs
 LARGEST_NUMERATOR = 2**NUMERATOR_BITS - 1
 
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float32]
+Numerators = NDArray[Any]  # unsigned, of the codec's `numerator_type`
 Codes = tuple[NDArray[np.uint64], list[int]]  # codes_M, how many in each sequence
 Rows = tuple[Ids, Weights, NDArray[np.int64]]  # ids, weights, lengths
 
@@ -44,9 +45,17 @@ class Codec(ABC):
         return (self.vocabulary - 1).bit_length()
 
     @property
+    def numerator_bits(self) -> int:
+        return NUMERATOR_BITS
+
+    @property
+    def numerator_type(self) -> np.dtype:
+        return np.min_scalar_type((1 << self.numerator_bits) - 1)
+
+    @property
     def width(self) -> int:
         """Bits of one code."""
-        return self.id_bits + NUMERATOR_BITS
+        return self.id_bits + self.numerator_bits
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -76,7 +85,7 @@ class Codec(ABC):
     @property
     def planes(self) -> Planes:
         """Codes in files, compressed."""
-        return Planes(self.width, NUMERATOR_BITS, self.rising)
+        return Planes(self.width, self.numerator_bits, self.rising)
 
     def codes(self, ids_BLK: ArrayLike, weights_BLK: ArrayLike, lengths_BL: ArrayLike) -> Codes:
         """The codes of all sequences, and how many each has.
@@ -102,22 +111,30 @@ class Codec(ABC):
             wrong = ids_M[(ids_M < 0) | (ids_M >= self.vocabulary)][0]
             raise ValueError(f"Class id {wrong} is outside the vocabulary of {self.vocabulary}; check the tokenizer.")
         numerators_M = self.numerators(weights_M, lengths_N)
-        codes_M = (ids_M.astype(np.uint64) << np.uint64(NUMERATOR_BITS)) | numerators_M
-        return codes_M, lengths_N.reshape(lengths_BL.shape).sum(1).tolist()
+        return self.joined(ids_M, numerators_M), lengths_N.reshape(lengths_BL.shape).sum(1).tolist()
 
     def rows(self, codes_M: NDArray[np.uint64], sequences: int) -> Rows:
         """ids_BLK, weights_BLK (padded with 0 to the longest row here), lengths_BL. Raises ValueError if damaged."""
-        numerators_M = (codes_M & np.uint64(LARGEST_NUMERATOR)).astype(np.uint8)
+        ids_M, numerators_M = self.split(codes_M)
         lengths_N = self.lengths(numerators_M)
         most = int(lengths_N.max(initial=0))
         kept_NK = slots(lengths_N, most)
         ids_NK = np.zeros(kept_NK.shape, np.int64)
-        ids_NK[kept_NK] = codes_M >> np.uint64(NUMERATOR_BITS)
+        ids_NK[kept_NK] = ids_M
         weights_NK = self.weights(numerators_M, kept_NK)
         if sequences == 0 or len(lengths_N) % sequences:
             raise ValueError(f"{sequences} blocks hold {len(lengths_N)} positions, which is not as many in each.")
         shape = sequences, len(lengths_N) // sequences
         return ids_NK.reshape(*shape, most), weights_NK.reshape(*shape, most), lengths_N.reshape(shape)
+
+    def joined(self, ids_M: Ids, numerators_M: Numerators) -> NDArray[np.uint64]:
+        """Codes."""
+        return (ids_M.astype(np.uint64) << np.uint64(self.numerator_bits)) | numerators_M
+
+    def split(self, codes_M: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], Numerators]:
+        """Ids and numerators."""
+        bits = np.uint64(self.numerator_bits)
+        return codes_M >> bits, (codes_M & np.uint64((1 << self.numerator_bits) - 1)).astype(self.numerator_type)
 
     @property
     @abstractmethod
@@ -129,15 +146,15 @@ class Codec(ABC):
         return ids_NK, weights_NK
 
     @abstractmethod
-    def numerators(self, weights_M: NDArray[Any], lengths_N: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The 7-bit numerators of the kept weights, [M]."""
+    def numerators(self, weights_M: NDArray[Any], lengths_N: NDArray[np.int64]) -> Numerators:
+        """The numerators of the kept weights, [M]."""
 
     @abstractmethod
-    def lengths(self, numerators_M: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def lengths(self, numerators_M: Numerators) -> NDArray[np.int64]:
         """How many classes each row has, [N], from the numerators alone."""
 
     @abstractmethod
-    def weights(self, numerators_M: NDArray[np.uint8], kept_NK: NDArray[np.bool_]) -> Weights:
+    def weights(self, numerators_M: Numerators, kept_NK: NDArray[np.bool_]) -> Weights:
         """The weights, [N, K] float32, 0 where not kept."""
 
     @abstractmethod
@@ -146,61 +163,21 @@ class Codec(ABC):
 
 
 @dataclass(frozen=True)
-class CountsCodec(Codec):
-    """Exact counts of `draws` draws: the numerator is the count, so weights come back as float32(count) / draws.
-
-    A row's counts sum to `draws`, so rows end where the running sum reaches a multiple of it.
-    """
-
-    draws: int
-    name: ClassVar[str] = "counts"
-    rising: ClassVar[bool] = True  # as they are drawn; other orders come back as well
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.draws <= LARGEST_NUMERATOR:
-            raise ValueError(
-                f"The counts codec holds 1 to {LARGEST_NUMERATOR} draws, not {self.draws}; use the ratio codec "
-                f"(RatioCodec with length=None, normalised=True), which has no such limit."
-            )
+class SetCodec(Codec):
+    """A row is the same in any order: a set of classes, each with a whole number."""
 
     @property
-    def most(self) -> int:
-        return min(self.draws, self.vocabulary)
+    @abstractmethod
+    def usual(self) -> float:
+        """About how many classes a position keeps on average."""
 
-    def numerators(self, weights_M: NDArray[Any], lengths_N: NDArray[np.int64]) -> NDArray[np.uint8]:
-        scaled_M = weights_M * weights_M.dtype.type(self.draws)
-        rounded_M = np.rint(scaled_M)
-        # NaN fails every comparison
-        whole = np.abs(scaled_M - rounded_M).max(initial=0) < 1e-3
-        if whole and 1 <= rounded_M.min(initial=1) and rounded_M.max(initial=1) <= self.draws:
-            counts_M = rounded_M.astype(np.uint8)
-            total_N = counts_M.cumsum(dtype=np.int64)[lengths_N.cumsum() - 1]
-            if np.array_equal(total_N, self.draws * np.arange(1, len(lengths_N) + 1)):
-                return counts_M
-        raise ValueError(
-            f"The counts codec stores counts / {self.draws} that sum to one; these weights are something else. "
-            f"Use the ratio codec, or give the number of draws."
-        )
+    @abstractmethod
+    def numbers(self, numerators_M: Numerators) -> NDArray[np.int64]:
+        """What the numerators say besides where rows end: 0 or more, mostly small."""
 
-    def lengths(self, numerators_M: NDArray[np.uint8]) -> NDArray[np.int64]:
-        total_M = numerators_M.cumsum(dtype=np.int64)
-        # not total % draws == 0: a remainder costs as much as all the rest
-        ends_N = np.flatnonzero(np.diff(total_M // self.draws, prepend=0) != 0)
-        # every count is at least 1, so no multiple is met twice; damage may skip one
-        wanted_N = self.draws * np.arange(1, len(ends_N) + 1)
-        sound = np.array_equal(total_M[ends_N], wanted_N) and total_M[-1:].sum() == self.draws * len(ends_N)
-        if not sound or numerators_M.min(initial=1) == 0:
-            raise ValueError(f"The cached counts do not sum to {self.draws} per position: the cache is damaged.")
-        return np.diff(ends_N, prepend=-1)
-
-    def weights(self, numerators_M: NDArray[np.uint8], kept_NK: NDArray[np.bool_]) -> Weights:
-        weights_NK = np.zeros(kept_NK.shape, np.float32)
-        weights_NK[kept_NK] = numerators_M.astype(np.float32) / np.float32(self.draws)
-        return weights_NK
-
-    def tolerance(self, weights_NK: NDArray[np.float64], lengths_N: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.full(weights_NK.shape, 1e-6)  # float32 rounding of count / draws
+    @abstractmethod
+    def numerators_of(self, numbers_M: NDArray[np.int64], lengths_N: NDArray[np.int64]) -> Numerators:
+        """The numerators that say these numbers, in rows of these lengths. ValueError where none do."""
 
 
 def slots(lengths_N: NDArray[np.int64], most: int) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ class Gathering:
         self.directory = directory
         self.plan = plan
         self.codec = plan.coder
-        self.layout = plan.layout
+        self.layout = plan.layout(directory)
         self.blocks: dict[int, dict[int, bytes]] = {}  # by shard, by sequence
 
     def add(self, first: int, ids_BLK: np.ndarray, weights_BLK: np.ndarray, lengths_BL: np.ndarray) -> list[Written]:

@@ -12,12 +12,15 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from replication.cache import durable
 from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
-from replication.cache.codec import Codec
+from replication.cache.codec import Codec, SetCodec
+from replication.cache.law import read_law
 from replication.cache.planes import Planes
+from replication.cache.unigram import Unigram
 
 FORMAT = 1
 FILE = "manifest.json"
-Compression = Literal["none", "zstd"]
+Compression = Literal["none", "zstd", "unigram"]
+NEW = (("compression", "none"), ("law", ""))  # what older caches do not say, and mean
 UNFINISHED = "unfinished.json"  # stands from the first moment until the manifest replaces it
 
 
@@ -61,21 +64,25 @@ class Plan(Entry):
     codec: str
     codec_parameters: dict[str, Any]
     compression: Compression = "none"
+    law: str = ""  # fingerprint of what ids are coded against; "" where they are not
 
     @model_serializer(mode="wrap")
     def without_what_is_new(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Uncompressed caches are written as they were before there were others: a digest covers the text."""
+        """Caches without what is new are written as they were before it: a digest covers the text."""
         found = handler(self)
-        return {key: value for key, value in found.items() if (key, value) != ("compression", "none")}
+        return {key: value for key, value in found.items() if (key, value) not in NEW}
 
     @property
     def coder(self) -> Codec:
         return codec_named(self.codec, self.header.vocabulary, self.codec_parameters)
 
-    @property
-    def layout(self) -> Bits | Planes:
-        """How the codes lie in the files."""
-        return self.coder.bits if self.compression == "none" else self.coder.planes
+    def layout(self, directory: Path) -> Bits | Planes | Unigram:
+        """How the codes lie in the files. Raises ValueError where the law that they need is missing or damaged."""
+        codec = self.coder
+        if self.compression == "unigram":
+            assert isinstance(codec, SetCodec)
+            return Unigram(codec, read_law(directory, self.law), self.header.length)
+        return codec.bits if self.compression == "none" else codec.planes
 
     @property
     def shard_count(self) -> int:

@@ -33,7 +33,7 @@ class Reader:
                 state = "is missing" if found is None else f"has {found} bytes instead of {entry.bytes}"
                 raise ValueError(f"{path} {state}; restore it, or remove the folder and rebuild the cache.")
         self.codec = self.manifest.coder
-        self.layout = self.manifest.layout
+        self.layout = self.manifest.layout(self.directory)
         self.length = self.manifest.header.length
         self.sequences = self.manifest.sequences
         self.mapped: OrderedDict[int, Shard] = OrderedDict()

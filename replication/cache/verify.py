@@ -37,11 +37,19 @@ def verify(directory: Path | str, packing: Packing | None = None, recompute: Rec
         manifest = read_manifest(directory)
     except ValueError as error:
         return [str(error)]
-    problems = damaged_shards(directory, manifest) + misaligned(manifest, packing)
+    problems = damaged_law(directory, manifest) + damaged_shards(directory, manifest) + misaligned(manifest, packing)
     if problems:
         return problems
     reader = Reader(directory)
     return undecodable(reader) or ([] if recompute is None else different(reader, recompute))
+
+
+def damaged_law(directory: Path, manifest: Manifest) -> list[str]:
+    try:
+        manifest.layout(directory)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def damaged_shards(directory: Path, manifest: Manifest) -> list[str]:

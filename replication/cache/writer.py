@@ -20,8 +20,10 @@ from numpy.typing import ArrayLike
 
 from replication.cache import durable, shard
 from replication.cache.claim import claim
+from replication.cache.codec import Codec, SetCodec
 from replication.cache.crew import Crew
 from replication.cache.gather import Gathering
+from replication.cache.law import Law, law_of, write_law
 from replication.cache.manifest import UNFINISHED, Compression, Header, Manifest, Plan, ShardEntry, write_manifest
 from replication.cache.part import WHOLE, Part
 from replication.cache.thread import WriterThread
@@ -29,11 +31,27 @@ from replication.cache.thread import WriterThread
 SHARD = 256  # sequences in a file
 
 
+def law_for(codec: Codec, frequencies_V: ArrayLike | None) -> Law:
+    """What ids are coded against. Raises ValueError where they cannot be."""
+    if not isinstance(codec, SetCodec):
+        raise ValueError(
+            f"Rows of the {codec.name} codec come in the order of their weights, which compression = 'unigram' would "
+            f"lose; use 'zstd' or 'none'."
+        )
+    if frequencies_V is None or np.shape(frequencies_V) != (codec.vocabulary,):
+        raise ValueError(
+            f"compression = 'unigram' needs how often each of the {codec.vocabulary} classes occurs in the text; found "
+            f"numbers of shape {None if frequencies_V is None else np.shape(frequencies_V)}."
+        )
+    return law_of(frequencies_V, codec.usual)
+
+
 class Writer:
     """Creates or resumes the cache in `directory`. Use as a context manager; leaving it finishes the cache.
 
     `workers` processes encode and write, or a thread where there are none. One `part` of several writes its own shards,
-    beside the others, and leaves the manifest to a Writer of the whole.
+    beside the others, and leaves the manifest to a Writer of the whole. `compression` "unigram" codes ids against
+    `frequencies_V`: how often each class occurs in the text.
 
     Raises ValueError where the directory holds another cache or another process is writing there; what goes wrong in
     the thread or a process (bad ids, a full disk) is raised by the next `put` or by `close`.
@@ -48,12 +66,14 @@ class Writer:
         workers: int = 0,
         part: Part = WHOLE,
         compression: Compression = "none",
+        frequencies_V: ArrayLike | None = None,
     ) -> None:
         if sequences < 1 or shard_sequences < 1:
             raise ValueError(f"{sequences} sequences in shards of {shard_sequences}: give at least 1 of each.")
         self.directory = Path(directory)
         self.part = part
         codec = header.codec
+        law = law_for(codec, frequencies_V) if compression == "unigram" else None
         self.plan = Plan(
             header=header,
             sequences=sequences,
@@ -61,11 +81,14 @@ class Writer:
             codec=codec.name,
             codec_parameters=codec.parameters,
             compression=compression,
+            law="" if law is None else law.fingerprint,
         )
         self.lock: int | None = None
         self.closed = False
         try:
             self.lock = claim(self.directory, self.plan, alone=part == WHOLE)
+            if law is not None and self.lock is not None:
+                write_law(self.directory, law)
             self.taken = np.ones(sequences, bool)  # on disk, handed over, or another part's
             for index in range(self.plan.shard_count if self.lock is not None else 0):
                 if part.owns(index):
@@ -168,7 +191,7 @@ class Writer:
             self.lock = None
 
     def finish(self) -> None:
-        entries, classes, layout = [], 0, self.plan.layout
+        entries, classes, layout = [], 0, self.plan.layout(self.directory)
         for index in range(self.plan.shard_count):
             covered, path = self.plan.shard_range(index), self.directory / shard.file_name(index)
             written = shard.Shard(path, len(covered))
