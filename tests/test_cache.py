@@ -84,7 +84,7 @@ def fill(cache: Writer, batch: int = 3, stop_after: int | None = None, unique: f
 
 def build(directory: Path, head: Header | None = None, sequences: int = SEQUENCES, **how: Any) -> Path:
     unique = how.pop("unique", 4)
-    options = {key: how.pop(key) for key in ("workers", "part", "compression") if key in how}
+    options = {key: how.pop(key) for key in ("workers", "part", "compression", "frequencies_V") if key in how}
     with Writer(directory, head or header(), sequences, how.pop("shard_sequences", IN_SHARD), **options) as cache:
         fill(cache, unique=unique, **how)
     return directory

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Generator
 
+from replication.cache.law import FILE as LAW
+from replication.cache.law import law_of
 from replication.cache.manifest import FILE, UNFINISHED, Header, Target, read_manifest
+from replication.cache.part import Part
 from replication.cache.reader import Reader
 from replication.cache.shard import Shard, file_name
 from replication.cache.stats import stats
-from replication.cache.verify import verify
+from replication.cache.verify import by_id, flat, verify
 from replication.cache.writer import Writer
-from tests.test_cache import IN_SHARD, SEQUENCES, TARGETS, build, files, fill, header, rows
+from replication.caching import put
+from replication.supervision import drawn
+from replication.targets import AdaptiveWaterFilling, SparseTarget
+from tests.test_cache import FLAT, IN_SHARD, SEQUENCES, TARGETS, TOP_K, TOP_P, build, files, fill, header, rows
 
 # of all files, as they were written before caches could be compressed
 BEFORE = "1d92030561fe9a17ed0559df55e313b55ce70d1bf2e46379d14120416c415947"
@@ -101,6 +110,73 @@ def test_a_damaged_compressed_cache_is_found(tmp_path: Path) -> None:
         Reader(tmp_path).rows([6])
     assert "\n" not in str(caught.value)
     Reader(tmp_path).rows([5, 7])  # each block is compressed alone
+
+
+UNIGRAM: dict[str, Any] = {"compression": "unigram", "frequencies_V": 1000 - np.arange(1000)}
+WATER = Target(name="AdaptiveWaterFilling", fields={"level": 0.1})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ids_coded_by_frequency_are_the_same_sets(tmp_path: Path, workers: int) -> None:
+    plain, small = Reader(build(tmp_path / "plain")), Reader(build(tmp_path / "small", workers=workers, **UNIGRAM))
+    assert small.manifest.compression == "unigram"
+    assert small.manifest.law == law_of(UNIGRAM["frequencies_V"], small.codec.usual).fingerprint
+    assert small.manifest.classes == plain.manifest.classes
+    order = np.random.default_rng(0).permutation(SEQUENCES)
+    ids_BLK, weights_BLK, lengths_BL = small.decoded(order)
+    other_ids_BLK, other_weights_BLK, other_lengths_BL = plain.decoded(order)
+    np.testing.assert_array_equal(lengths_BL, other_lengths_BL)
+    found = by_id(flat(ids_BLK), flat(weights_BLK))[:2]
+    for ours, theirs in zip(found, by_id(flat(other_ids_BLK), flat(other_weights_BLK))[:2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert verify(tmp_path / "small") == []
+
+
+def test_water_filling_is_cached_in_any_format(tmp_path: Path) -> None:
+    """Through the files: from drawn positions to what a student reads, to the last bit."""
+    head, logits_BLV = header(WATER, vocabulary=300), 3 * torch.randn(8, 16, 300, generator=Generator().manual_seed(0))
+    target = drawn(AdaptiveWaterFilling(0.1), logits_BLV, torch.zeros(8, 16, dtype=torch.long), np.arange(8), seed=0)
+    assert isinstance(target, SparseTarget)
+    for how in ({}, {"compression": "zstd"}, {**UNIGRAM, "frequencies_V": np.ones(300)}):
+        folder = tmp_path / str(how.get("compression"))
+        with Writer(folder, head, 8, IN_SHARD, **how) as cache:
+            put(cache, 0, AdaptiveWaterFilling(0.1), target, 16)
+        assert verify(folder) == []
+        ids_BLK, weights_BLK = Reader(folder).rows(np.arange(8))
+        found = SparseTarget(*(torch.from_numpy(flat(part)) for part in (ids_BLK, weights_BLK)))
+        assert torch.equal(found.dense(300), target.dense(300))
+
+
+def test_one_law_for_all_who_write(tmp_path: Path) -> None:
+    for number in (2, 1):
+        build(tmp_path / "parts", part=Part(number, 2), **UNIGRAM)
+    build(tmp_path / "parts", **UNIGRAM)
+    assert files(tmp_path / "parts") == files(build(tmp_path / "once", **UNIGRAM))
+    with pytest.raises(ValueError, match="begun with law = "):
+        build(tmp_path / "parts", compression="unigram", frequencies_V=np.arange(1000))
+
+
+def test_a_damaged_law_is_found(tmp_path: Path) -> None:
+    build(tmp_path, **UNIGRAM)
+    raw = (tmp_path / LAW).read_bytes()
+    (tmp_path / LAW).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert verify(tmp_path) == [f"{tmp_path / LAW} is damaged: its checksum differs; restore it or rebuild the cache."]
+    with pytest.raises(ValueError, match=r"law\.bin is damaged"):
+        Reader(tmp_path)
+    (tmp_path / LAW).unlink()
+    with pytest.raises(ValueError, match=r"law\.bin is missing"):
+        Reader(tmp_path)
+
+
+def test_a_law_is_asked_for_and_of_sets_only(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs how often each of the 1000 classes occurs in the text; found .* None"):
+        build(tmp_path, compression="unigram")
+    with pytest.raises(ValueError, match=r"needs how often each of the 1000 classes .* shape \(999,\)"):
+        build(tmp_path, compression="unigram", frequencies_V=np.ones(999))
+    for target in (TOP_K, TOP_P, FLAT):
+        with pytest.raises(ValueError, match="order of their weights.*use 'zstd' or 'none'"):
+            build(tmp_path, header(target), **UNIGRAM)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:

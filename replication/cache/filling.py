@@ -71,7 +71,7 @@ class FillingCodec(SetCodec):
         rest_N = self.parts - np.add.reduceat(number_M, starts_N)
         level_M = np.repeat(rest_N / np.maximum(np.add.reduceat(tail_M, starts_N, dtype=np.int64), 1), lengths_N)
         # NaN fails every comparison
-        if not ((np.abs(parts_M - np.where(tail_M, level_M, number_M)) <= off) & (tail_M | (whole_M >= 1))).all():
+        if not ((np.abs(parts_M - np.where(tail_M, level_M, number_M)) <= off) & (parts_M > off)).all():
             raise ValueError(
                 f"The filling codec stores multiples of 1 / {self.parts} and equal shares of what is left of one; "
                 f"these weights are something else. Check the target's fields."
