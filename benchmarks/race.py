@@ -1,4 +1,4 @@
-"""Contenders in turn, round after round, so that whatever else the machine does it does to all of them."""
+"""Contenders one after another, round after round, so that whatever else the machine does it does to all of them."""
 
 from __future__ import annotations
 
@@ -35,21 +35,23 @@ def race(
 ) -> dict[str, list[float]]:
     """Seconds of a unit, by contender and round; rounds until `seconds` are spent, at least LEAST.
 
-    `settle` runs before each step, unmeasured; `finish` after it, measured: it waits for a GPU. Each round begins with
-    another contender. `warm`: a first round is not counted.
+    `settle` runs before each step, unmeasured; `finish` after it, measured: it waits for a GPU. Each round has an order
+    of its own: what one leaves behind, freed memory say, is not always the same one's to find. `warm`: a first round
+    is not counted.
     """
     began = clock()
     if warm:
         for contender in contenders:
             contender.step()
             finish()
+    orders = np.random.default_rng(0)
     found: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     assert len(found) == len(contenders), "two contenders of one name"
     for done in range(MOST):
         if done >= LEAST and clock() - began >= seconds:
             break
-        first = done % len(contenders)
-        for contender in [*contenders[first:], *contenders[:first]]:
+        for place in orders.permutation(len(contenders)):
+            contender = contenders[place]
             settle()
             start = clock()
             contender.step()
