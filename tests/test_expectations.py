@@ -16,18 +16,24 @@ from torch import Generator, Tensor
 from replication.divergences import ForwardKL, GhostToken
 from replication.targets import (
     TARGETS,
+    AdaptiveWaterFilling,
     Full,
+    HeadAndSampledTail,
     NaiveFix,
     OneHot,
     RandomSampling,
     SmoothedTopK,
     SparseTarget,
+    Stratified,
+    Systematic,
     Target,
     TopK,
     TopP,
+    WaterFilling,
 )
 from toy import zipf
 from toy.expectations import Law, law, mean_deviation
+from toy.scatter import scatter
 from toy.zipf import Setting
 
 TEACHER = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
@@ -165,6 +171,30 @@ def test_every_target_is_measured_as_expected(name: str) -> None:
         measured = name.removeprefix("expected_")
         if name != measured and measured in metrics:
             assert metrics[measured] == pytest.approx(value, **near.get(measured, {"rel": 0.02, "abs": 1e-6})), measured
+
+
+OURS = [Systematic(7), Stratified(7), HeadAndSampledTail(2, 4), WaterFilling(4), AdaptiveWaterFilling(0.15)]
+
+
+@pytest.mark.parametrize("name", ["given", "zipf"])
+@pytest.mark.parametrize("target", OURS, ids=str)
+def test_the_better_draws_scatter_as_expected(target: Target, name: str) -> None:
+    """Single classes, groups of neighbours, and what is kept, over many draws."""
+    teacher_V = torch.from_numpy(TEACHER) if name == "given" else (1 / torch.arange(1.0, 13.0, dtype=torch.float64))
+    teacher_V, rounds = teacher_V / teacher_V.sum(), 60_000
+    found = scatter(target, teacher_V)
+    assert found is not None
+    drawn = target(
+        teacher_V.log().expand(rounds, -1), torch.zeros(rounds, dtype=torch.long), Generator().manual_seed(1)
+    )
+    assert isinstance(drawn, SparseTarget)
+    off_NV = drawn.dense(len(teacher_V)).double() - teacher_V
+    assert found.error == pytest.approx(float(off_NV.abs().sum(1).mean()), rel=0.02)
+    assert found.unique == pytest.approx(float((drawn.weights_NK > 0).sum(1).double().mean()), rel=0.01)
+    group_V = (torch.arange(len(teacher_V)) + 1).clamp_max(6) // 2
+    for group in (single, lambda values_V: torch.bincount(group_V, values_V)):
+        wanted = torch.stack([group(row_V) for row_V in off_NV[:20_000]]).square().mean(0)
+        assert np.allclose(found.variance_G(group), wanted, rtol=0.08, atol=2e-5)
 
 
 def test_a_target_without_closed_forms_is_measured_alone() -> None:

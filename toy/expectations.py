@@ -34,6 +34,10 @@ class Law:
     draws: int = 1
     share: float = 1.0
 
+    @property
+    def random(self) -> bool:
+        return self.proposal_V is not None
+
     def bias(self, group: Group) -> float:
         """L1 distance of the mean target to the teacher, of infinitely many rounds."""
         return float((group(self.mean_V) - group(self.teacher_V)).abs().sum())

@@ -19,9 +19,10 @@ from replication.targets import AnyTarget, Full, SmoothedTopK, Target, TopK, Top
 from toy import next_token
 from toy.expectations import Law, law
 from toy.octaves import Curves, curves, grouped
+from toy.scatter import scatter
 from toy.sums import Sums
 
-PARTS = ("expectations", "next_token", "octaves", "sums")  # of this folder, which decide the numbers too
+PARTS = ("expectations", "next_token", "octaves", "scatter", "sums")  # of this folder, which decide the numbers too
 FIXED = (Full, TopK, TopP, SmoothedTopK)  # the same in every round: one round says all
 CHUNK = 500_000  # teacher probabilities at a time
 
@@ -92,7 +93,8 @@ def run(setting: Setting, seed: int) -> tuple[Metrics, Curves]:
         sums = Sums(teacher_V, torch.zeros_like(teacher_V))
         for target in targets(setting, log_teacher_V, labels, draws):
             sums.add(target, setting.divergence)
-        metrics.append(measured(sums) | expected(law(setting.target, setting.divergence, teacher_V), sums.rounds))
+        known = scatter(setting.target, teacher_V) or law(setting.target, setting.divergence, teacher_V)
+        metrics.append(measured(sums) | expected(known, sums.rounds))
         means.append(sums.mean_V)
         teachers.append(teacher_V)
     mean = {name: sum(found[name] for found in metrics) / len(metrics) for name in metrics[0]}
@@ -131,7 +133,7 @@ def expected(law: Law | None, rounds: int) -> Metrics:
     }
     if law.error is not None:
         found["expected_l1_error"] = law.error
-    if law.proposal_V is not None:
+    if law.random:
         found |= {"expected_variance": law.variance(), "expected_noise": law.noise(rounds, grouped)}
     return found
 
