@@ -16,7 +16,7 @@ from replication.evaluate.suites import SUITES
 from replication.positions import POSITIONS, AllPositions, Positions
 from replication.samples import SAMPLES, AllSamples, Samples
 from replication.schedules import SCHEDULES, Constant, Schedule
-from replication.targets import TARGETS, Full, OneHot, Target
+from replication.targets import SAMPLED, TARGETS, Full, OneHot, Target
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Different:
 
 
 ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
-DELIVERIES = ("auto", "cache", "online")
+DELIVERIES = ("auto", "cache", "online", "fresh")
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
 PROBES = (
     *("train", "gradients", "storage", "draws", "martingale", "throughput", "cost", "speculative"),
@@ -56,7 +56,8 @@ class Recipe:
     positions: Positions = field(default_factory=AllPositions)
     samples: Samples = field(default_factory=AllSamples)
     schedule: Schedule = field(default_factory=Constant)
-    delivery: str = "auto"  # "cache", "online"; auto: sparse targets from a cache, dense ones online
+    # "cache", "online", "fresh": online and drawn anew each epoch; auto: sparse targets from a cache, dense ones online
+    delivery: str = "auto"
     alignment: Same | Different = field(default_factory=Same)
     probe: str = "train"
 
@@ -67,6 +68,11 @@ class Recipe:
             raise ValueError(
                 f"Target {type(self.target).__name__} cannot be cached: it is not sparse. Use delivery 'online'."
             )
+        if self.delivery == "fresh" and type(self.target) not in SAMPLED:
+            raise ValueError(
+                f"Delivery 'fresh' draws anew each epoch, and {type(self.target).__name__} draws nothing. "
+                f"Targets that do: {', '.join(sorted(cls.__name__ for cls in SAMPLED))}."
+            )
         if self.teacher == "none" and not isinstance(self.target, OneHot):
             raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
         if isinstance(self.alignment, Different) and not self.cached:
@@ -76,7 +82,7 @@ class Recipe:
 
     @property
     def cached(self) -> bool:
-        return self.target.stored is not None and self.delivery != "online"
+        return self.target.stored is not None and self.delivery in ("auto", "cache")
 
     @property
     def uses_teacher(self) -> bool:
@@ -216,7 +222,7 @@ def slug(recipe: Recipe) -> str:
         if axis in AXES:
             words.append(named(value))
     if not recipe.cached and recipe.target.stored is not None:
-        words.append("online")
+        words.append("fresh" if recipe.delivery == "fresh" else "online")
     return plain_words("-".join(words or ["full"]))[:64].strip("-.")
 
 

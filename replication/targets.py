@@ -28,8 +28,8 @@ from replication.target import (
 )
 
 __all__ = [
-    "TARGETS", "AdaptiveWaterFilling", "AnyTarget", "DenseTarget", "Full", "HeadAndSampledTail", "NaiveFix", "OneHot",
-    "RandomSampling", "SmoothedTopK", "SparseTarget", "Stratified", "Systematic", "Target", "TopK", "TopP",
+    "SAMPLED", "TARGETS", "AdaptiveWaterFilling", "AnyTarget", "DenseTarget", "Full", "HeadAndSampledTail", "NaiveFix",
+    "OneHot", "RandomSampling", "SmoothedTopK", "SparseTarget", "Stratified", "Systematic", "Target", "TopK", "TopP",
     "WaterFilling", "WithoutReplacement", "at_least_one", "classes", "largest", "log_probs", "one_hot", "positive",
 ]  # fmt: skip
 
@@ -154,10 +154,7 @@ def residual(kept: SparseTarget) -> Tensor:
     return (1 - kept.weights_NK.sum(1)).clamp_min(0)
 
 
-TARGETS = {
-    cls.__name__: cls
-    for cls in (
-        OneHot, Full, TopK, TopP, SmoothedTopK, NaiveFix, RandomSampling,
-        Stratified, Systematic, HeadAndSampledTail, WaterFilling, AdaptiveWaterFilling, WithoutReplacement,
-    )
-}  # fmt: skip
+SAMPLED = (
+    RandomSampling, Stratified, Systematic, HeadAndSampledTail, WaterFilling, AdaptiveWaterFilling, WithoutReplacement,
+)  # fmt: skip
+TARGETS = {cls.__name__: cls for cls in (OneHot, Full, TopK, TopP, SmoothedTopK, NaiveFix, *SAMPLED)}

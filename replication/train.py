@@ -155,7 +155,7 @@ class Training:
         parts = self.parts(self.step)
         total = torch.zeros((), device=self.machine.device)
         for number, indices_B in enumerate(parts, 1):
-            rows = torch.from_numpy(self.data.train.rows(indices_B)).to(self.machine.device)
+            rows = torch.from_numpy(self.data.train.rows(indices_B % len(self.data.train))).to(self.machine.device)
             tokens_BL, labels_BL = rows[:, :-1], rows[:, 1:]
             target = supervision(indices_B, tokens_BL, labels_BL)
             with synchronised(self.student, last=number == len(parts)):
@@ -171,9 +171,15 @@ class Training:
         return nats, gradient_norm, rate
 
     def parts(self, step: int) -> list[np.ndarray]:
-        """The packing rows of this process at a step, in the parts that pass through the student together."""
+        """The packing rows of this process at a step, in the parts that pass through the student together.
+
+        Where each epoch draws anew, a row counts on past the last with every epoch, and so has a random stream in each.
+        """
         batch = self.run.role.optimiser.batch
-        indices_B = self.order[np.arange(step * batch, (step + 1) * batch) % len(self.order)]
+        epochs_B, places_B = np.divmod(np.arange(step * batch, (step + 1) * batch), len(self.order))
+        indices_B = self.order[places_B]
+        if self.run.recipe.delivery == "fresh":
+            indices_B = indices_B + epochs_B * len(self.data.train)
         mine_B = self.machine.world.share(indices_B)
         at_once = self.machine.at_once or len(mine_B)
         if len(mine_B) % at_once:
