@@ -19,14 +19,18 @@ from replication.cache.stats import stats
 from replication.cache.verify import verify
 from replication.caching import Need, build, teacher_for
 from replication.execute import execute
+from replication.frontier import probabilities
 from replication.history import history
 from replication.machine import Machine, this_machine
+from replication.offer import Wanted, offer, tokens
+from replication.offer import show as show_offer
 from replication.pace import CPU, calibrated, gpu
 from replication.parallel import leave
 from replication.plan import Plan, plan
-from replication.recipe import parse, read, seeds
+from replication.recipe import Recipe, parse, read, seeds
 from replication.run import Run, data_for
 from replication.scale import Scale, load_scale
+from replication.target import at_least_one
 from replication.train import model_folder, record_of
 
 
@@ -82,6 +86,21 @@ def parser() -> argparse.ArgumentParser:
     checked.add_argument("--recipe", type=Path, help="the recipe the cache was built for")
     sizes(checked)
     checked.set_defaults(action=verify_cache)
+    advised = verbs.add_parser(
+        "plan", help="which draw reaches a wanted gradient error, and what its cache would weigh"
+    )
+    advised.add_argument("source", nargs="?", help="a recipe.toml; or say --teacher and --corpus")
+    advised.add_argument("--teacher", help="a role of the scale, a Hugging Face name or path")
+    advised.add_argument(
+        "--corpus", help="as a recipe's text: path:..., hub:..., or nothing for the scale's", default=""
+    )
+    error = advised.add_mutually_exclusive_group()
+    error.add_argument("--error", type=float, default=1.0, help="in units of RS-KD's with 50 draws (1)")
+    error.add_argument("--absolute", type=float, help="squared error of the gradient in a position's logits")
+    advised.add_argument("--tokens", default="100B", help="real tokens to be cached, such as 15T (100B)")
+    advised.add_argument("--positions", type=int, default=4096, help="of the text that are looked at (4096)")
+    sizes(advised)
+    advised.set_defaults(action=plan_cache)
     counted = verbs.add_parser("stats", help="bytes per token, unique classes")
     counted.add_argument("folder", type=Path)
     counted.set_defaults(action=cache_stats)
@@ -167,6 +186,35 @@ def build_caches(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.source} needs no cache: its targets are dense, one-hot or online.")
     for folder in build(found.needs, machine, part(options.part), options.compression):
         print(folder)
+
+
+def plan_cache(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    absolute = options.absolute is not None
+    wanted = Wanted(options.absolute if absolute else options.error, absolute)
+    tokens(options.tokens)
+    at_least_one("--positions", options.positions)
+    run, machine = advised_run(options), this_machine()
+    data = data_for(run, machine.artifacts)
+    probs_NV = probabilities(run, data, options.positions, machine)
+    title = f"Draws on {len(probs_NV):,} positions of {run.recipe.teacher} over {data.corpus['name']}"
+    show_offer(offer(wanted, probs_NV), options.tokens, title, Console(width=None if sys.stdout.isatty() else 200))
+
+
+def advised_run(options: argparse.Namespace) -> Run:
+    """Of the recipe file, or of the teacher and corpus."""
+    if (options.source is None) == (options.teacher is None):
+        raise ValueError("cache plan wants a recipe.toml, or --teacher (and --corpus): one of the two.")
+    if options.source is not None:
+        run = next(iter(plan_of(options, options.source).runs.values()))
+    else:
+        run = Run(
+            Recipe(teacher=options.teacher, text=options.corpus), load_scale(options.scale), seeds(options.seeds)[0]
+        )
+    if run.recipe.teacher == "none":
+        raise ValueError(f"{options.source} has no teacher to look at (teacher = 'none').")
+    return run
 
 
 def verify_cache(options: argparse.Namespace) -> None:

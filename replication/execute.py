@@ -6,6 +6,7 @@ from replication.evaluate.suites import SUITES
 from replication.machine import Machine
 from replication.probes.cost import cost
 from replication.probes.draws import draws
+from replication.probes.frontier import frontier
 from replication.probes.gradients import gradients
 from replication.probes.martingale import martingale
 from replication.probes.speculative import speculative
@@ -20,6 +21,7 @@ from replication.train import open_record, record_of, train
 
 PROBES = {
     "gradients": gradients,
+    "frontier": frontier,
     "storage": storage,
     "draws": draws,
     "martingale": martingale,

@@ -11,7 +11,7 @@ from torch import Tensor
 from replication.filling import AdaptiveWaterFilling, WaterFilling, levelled
 from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
 from replication.target import Target
-from replication.targets import TopK
+from replication.targets import Full, OneHot, TopK
 
 
 def expected_error(target: Target, probs_NV: Tensor) -> Tensor | None:
@@ -19,18 +19,26 @@ def expected_error(target: Target, probs_NV: Tensor) -> Tensor | None:
 
     Of TopK, whose weights are the teacher's own, it is the squares of what is left out: a bias, the same every time.
     """
-    if isinstance(target, TopK):
-        return probs_NV.square().sum(1) - probs_NV.topk(target.k, dim=1).values.square().sum(1)
-    if isinstance(target, WithoutReplacement) or not hasattr(target, "squared_error"):
-        return None
-    error_N: Tensor = target.squared_error(probs_NV)
-    return error_N
+    match target:
+        case TopK(k=k):
+            return probs_NV.square().sum(1) - probs_NV.topk(k, dim=1).values.square().sum(1)
+        case Full(exponent=1):
+            return torch.zeros_like(probs_NV[:, 0])
+        case RandomSampling(exponent=1) | Stratified() | Systematic() | HeadAndSampledTail():
+            return target.squared_error(probs_NV)
+        case WaterFilling() | AdaptiveWaterFilling():
+            return target.squared_error(probs_NV)
+    return None
 
 
 def expected_classes(target: Target, probs_NV: Tensor) -> Tensor | None:
     """How many different classes are kept, [N]; None where no closed form is known."""
     possible_N = (probs_NV > 0).sum(1)
     match target:
+        case OneHot():
+            return torch.ones_like(probs_NV[:, 0])
+        case Full():
+            return possible_N.to(probs_NV.dtype)
         case TopK(k=k):
             return torch.full_like(probs_NV[:, 0], k)
         case WithoutReplacement(classes=wanted):

@@ -38,7 +38,7 @@ ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
 DELIVERIES = ("auto", "cache", "online", "fresh")
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
 PROBES = (
-    *("train", "gradients", "storage", "draws", "martingale", "throughput", "cost", "speculative"),
+    *("train", "gradients", "frontier", "storage", "draws", "martingale", "throughput", "cost", "speculative"),
     *SUITES,
 )
 

@@ -15,6 +15,8 @@ def work(cost: Cost) -> Work:
         case "gradients":  # the student forward once and backward twice: from the sparse target, and from the full one
             rows = scale.probe_sequences
             return cost.read_by(cost.student, rows) * 5 + cost.read_by(cost.teacher, rows)
+        case "frontier":
+            return cost.read_by(cost.teacher, scale.probe_sequences)
         case "draws":
             return cost.read_by(cost.teacher, BATCH)
         case "martingale":

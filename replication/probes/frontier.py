@@ -1,0 +1,66 @@
+"""How far a target is off on a teacher's own positions, and what it costs: measured, beside the closed forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from replication.caching import BATCH, teacher_for
+from replication.expected import expected_classes, expected_error
+from replication.frontier import expected_bytes, mean
+from replication.machine import Machine
+from replication.model import logits_of
+from replication.run import Data, Run, order_of
+from replication.supervision import drawn
+from replication.target import AnyTarget, SparseTarget, Target
+
+
+@torch.no_grad()
+def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:
+    """Means over the positions of the first `probe_sequences` rows of training, which a cache would hold.
+
+    `unique_classes` and `squared_error` (distance of one draw to the teacher, summed over classes) are measured, and
+    `mass`, the sum of the weights; `bias`: the squared length of the mean distance over all positions, which is what a
+    batch of them cannot average away. `bytes_per_token` and, where there are closed forms, `expected_classes`,
+    `expected_error` and `error_ratio`, measured over expected.
+    """
+    teacher, target = teacher_for(run, machine), run.recipe.target
+    rows_R = order_of(run, data)[: run.scale.probe_sequences]
+    sums: dict[str, float] = {}
+    off_V = torch.zeros(data.tokenizer.vocabulary, dtype=torch.float64, device=machine.device)
+    for indices_B in tqdm(np.split(rows_R, range(BATCH, len(rows_R), BATCH)), desc=run.id, unit="batch", mininterval=2):
+        rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
+        with machine.precision():
+            logits_BLV = logits_of(teacher, rows[:, :-1], data.tokenizer.vocabulary)
+        kept = drawn(target, logits_BLV, rows[:, 1:], indices_B, run.seed)
+        probs_NV = logits_BLV.flatten(0, 1).float().softmax(-1)
+        off_NV = kept.dense(probs_NV.shape[1]) - probs_NV
+        off_V += off_NV.sum(0, dtype=torch.float64)
+        for name, value in (measured(kept, off_NV) | expected(target, probs_NV)).items():
+            sums[name] = sums.get(name, 0.0) + value * len(probs_NV)
+    positions = len(rows_R) * data.train.length
+    metrics = {name: total / positions for name, total in sums.items()}
+    metrics["bias"] = float((off_V / positions).square().sum())
+    if metrics.get("expected_error", 0.0) > 0:
+        metrics["error_ratio"] = metrics["squared_error"] / metrics["expected_error"]
+    return metrics, {}
+
+
+def measured(kept: AnyTarget, off_NV: Tensor) -> dict[str, float]:
+    weights_NK = kept.weights_NK if isinstance(kept, SparseTarget) else kept.probs_NV
+    return {
+        "unique_classes": float((weights_NK > 0).sum(1).double().mean()),
+        "mass": 1 + float(off_NV.sum(1, dtype=torch.float64).mean()),
+        "squared_error": float(off_NV.square().sum(1, dtype=torch.float64).mean()),
+    }
+
+
+def expected(target: Target, probs_NV: Tensor) -> dict[str, float]:
+    """The closed forms that there are."""
+    forms = {"expected_classes": expected_classes, "expected_error": expected_error, "bytes_per_token": expected_bytes}
+    found = {name: mean(form, target, probs_NV) for name, form in forms.items()}
+    return {name: value for name, value in found.items() if value is not None}
