@@ -24,16 +24,16 @@ from replication.target import Target
 from replication.targets import AdaptiveWaterFilling, RandomSampling, Systematic, WaterFilling
 
 Form = Callable[[Target, Tensor], Tensor | None]  # of a target and probs_NV, [N]
+FILLING = (WaterFilling, AdaptiveWaterFilling)
 REFERENCE = RandomSampling(50)  # RS-KD's
+# two digits, as a recipe would state them, from 0.3 to 0.001
+LEVELS = [round(digits / 10**places, places) for places in (2, 3, 4) for digits in range(99, 9, -1)][69:]
 # Each draw's targets, from the least budget to the largest that its codec takes: ever more classes, ever less error.
 FAMILIES: dict[str, Sequence[Target]] = {
     "RS-KD": [RandomSampling(draws) for draws in range(1, LARGEST_NUMERATOR + 1)],
     "Systematic": [Systematic(draws) for draws in range(1, LARGEST_NUMERATOR + 1)],
     "Water-filling": [WaterFilling(classes) for classes in range(1, 257)],
-    # two digits of level, as a recipe would state it
-    "Adaptive water-filling": [
-        AdaptiveWaterFilling(round(digits * 10.0**-places, places)) for places in (2, 3) for digits in range(99, 9, -1)
-    ],
+    "Adaptive water-filling": [AdaptiveWaterFilling(level) for level in LEVELS],
 }
 
 
@@ -69,14 +69,13 @@ def expected_bytes(target: Target, probs_NV: Tensor) -> Tensor | None:
     """
     vocabulary = probs_NV.shape[1]
     classes_N = expected_classes(target, probs_NV)
-    if classes_N is None or target.stored is None:
-        return (
-            None if classes_N is None else torch.full_like(classes_N, bytes_per_token(target, vocabulary, vocabulary))
-        )
+    if classes_N is None:
+        return None
+    if target.stored is None:
+        return torch.full_like(classes_N, bytes_per_token(target, vocabulary, vocabulary))
     id_bits = (vocabulary - 1).bit_length()
-    if isinstance(target, WaterFilling | AdaptiveWaterFilling):
-        return (classes_N * id_bits + expected_heads(target, probs_NV) * NUMERATOR_BITS) / 8
-    return classes_N * (id_bits + NUMERATOR_BITS) / 8
+    weights_N = expected_heads(target, probs_NV) if isinstance(target, FILLING) else classes_N
+    return (classes_N * id_bits + weights_N * NUMERATOR_BITS) / 8
 
 
 def least(family: Sequence[Target], error: float, probs_NV: Tensor) -> Point | None:

@@ -1,0 +1,279 @@
+"""What draws keep, cost and miss: closed forms against draws and codecs; the least budget; the probe; cache plan."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from replication.__main__ import main
+from replication.cache.choose import codec_for
+from replication.execute import execute
+from replication.expected import expected_classes, expected_error
+from replication.frontier import FAMILIES, REFERENCE, expected_bytes, least, mean, point, probabilities
+from replication.machine import Machine, this_machine
+from replication.offer import Wanted, offer, stated, tokens
+from replication.recipe import method, parse, plain
+from replication.run import Run, data_for
+from replication.scale import load_scale
+from replication.targets import (
+    AdaptiveWaterFilling,
+    Full,
+    HeadAndSampledTail,
+    OneHot,
+    RandomSampling,
+    SparseTarget,
+    Stratified,
+    Systematic,
+    Target,
+    TopK,
+    TopP,
+    WaterFilling,
+    WithoutReplacement,
+)
+from tests.small import write_scale
+
+DRAWS = [RandomSampling(12), Stratified(12), Systematic(12), HeadAndSampledTail(3, 8), WaterFilling(8),
+         AdaptiveWaterFilling(0.05), WithoutReplacement(8), TopK(5)]  # fmt: skip
+POSITIONS, CLASSES, ROUNDS = 40, 50, 1500
+
+
+def teacher(seed: int = 0) -> Tensor:
+    """Sharp and flat positions, [N, V] float64; classes without probability at some."""
+    random = Generator().manual_seed(seed)
+    logits_NV = torch.randn(POSITIONS, CLASSES, generator=random, dtype=torch.float64)
+    probs_NV = (logits_NV * torch.linspace(0.2, 3.5, POSITIONS)[:, None]).softmax(1)
+    probs_NV[:5, 6:] = 0
+    return probs_NV / probs_NV.sum(1, keepdim=True)
+
+
+def drawn(target: Target, probs_NV: Tensor) -> SparseTarget:
+    logits = probs_NV.log().float().repeat(ROUNDS, 1)
+    found = target(logits, torch.zeros(len(logits), dtype=torch.long), Generator().manual_seed(1))
+    assert isinstance(found, SparseTarget)
+    return found
+
+
+@pytest.mark.parametrize("target", DRAWS, ids=str)
+def test_the_closed_forms_are_what_is_drawn(target: Target) -> None:
+    probs_NV = teacher()
+    found = drawn(target, probs_NV)
+    kept_N = (found.weights_NK > 0).double().sum(1).view(ROUNDS, POSITIONS).mean(0)
+    wanted_N = expected_classes(target, probs_NV)
+    assert wanted_N is not None
+    if isinstance(target, TopK):
+        wanted_N = torch.minimum(wanted_N, (probs_NV > 0).sum(1))  # top-K stores k, whatever they weigh
+    assert np.allclose(kept_N, wanted_N, atol=0.12) and float(kept_N.mean()) == pytest.approx(
+        float(wanted_N.mean()), 0.01
+    )
+    error = (found.dense(CLASSES).view(ROUNDS, POSITIONS, CLASSES) - probs_NV).square().sum(2).mean()
+    closed = mean(expected_error, target, probs_NV)
+    assert closed is None if isinstance(target, WithoutReplacement) else closed == pytest.approx(float(error), rel=0.02)
+
+
+def test_what_has_no_closed_form_says_so() -> None:
+    probs_NV = teacher()
+    for target in (TopP(0.9, 20), RandomSampling(12, 0.8)):
+        assert expected_classes(target, probs_NV) is None and expected_bytes(target, probs_NV) is None
+        assert mean(expected_error, target, probs_NV) is None
+
+
+@pytest.mark.parametrize("target", [RandomSampling(12), Stratified(12), Systematic(12), TopK(5)], ids=str)
+def test_bytes_are_those_of_the_codec(target: Target) -> None:
+    probs_NV = teacher()
+    found = drawn(target, probs_NV)
+    fields = plain(target)
+    codec = codec_for(fields.pop("name"), fields, CLASSES)
+    kept_N = (found.weights_NK > 0).sum(1).numpy()
+    lengths_N = np.full_like(kept_N, target.k) if isinstance(target, TopK) else kept_N
+    size = len(codec.encode(found.ids_NK.numpy(), found.weights_NK.numpy(), lengths_N))
+    assert mean(expected_bytes, target, probs_NV) == pytest.approx(size / len(kept_N), rel=0.01)
+
+
+def test_bytes_of_what_no_cache_holds_sparsely() -> None:
+    probs_NV = teacher()
+    assert mean(expected_bytes, OneHot(), probs_NV) == 2 and mean(expected_bytes, Full(), probs_NV) == CLASSES
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_least_budget_reaches_the_error_and_the_one_before_does_not(name: str) -> None:
+    probs_NV, family = teacher(), FAMILIES[name]
+    for wanted in (0.05, 0.01):
+        found = least(family, wanted, probs_NV)
+        assert found is not None and found.error <= wanted
+        place = family.index(found.target)
+        assert place == 0 or point(family[place - 1], probs_NV).error > wanted
+    assert least(family, 1e-9, probs_NV) is None
+    assert least(family, 10, probs_NV) == point(family[0], probs_NV)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_larger_budget_keeps_more_and_misses_less(name: str) -> None:
+    points = [point(target, teacher()) for target in FAMILIES[name][:120:8]]
+    assert all(after.classes >= before.classes for before, after in zip(points, points[1:], strict=False))
+    assert all(after.error < before.error for before, after in zip(points, points[1:], strict=False))
+
+
+def test_an_offer_is_no_worse_than_wanted_and_cheapest_where_levels_are_equal() -> None:
+    probs_NV = teacher()
+    found = offer(Wanted(1.0, absolute=False), probs_NV)
+    points = {name: one for name, one in found.points.items() if one is not None}
+    assert set(points) == set(FAMILIES) and points["RS-KD"].target == REFERENCE
+    assert all(one.error <= found.reference.error * (1 + 1e-9) for one in points.values())
+    assert min(points, key=lambda name: points[name].bytes) == "Adaptive water-filling"
+    assert points["Adaptive water-filling"].bytes < 0.55 * found.reference.bytes
+    left_out_V = probs_NV.mean(0) - drawn_once(found.top_k.target, probs_NV).mean(0)
+    assert found.overtaken == pytest.approx(found.reference.error / float(left_out_V.square().sum()), rel=1e-4)
+    same = offer(Wanted(found.reference.error, absolute=True), probs_NV)
+    assert same.points == found.points
+
+
+def drawn_once(target: Target, probs_NV: Tensor) -> Tensor:
+    kept = target(probs_NV.log(), torch.zeros(len(probs_NV), dtype=torch.long), Generator())
+    assert isinstance(kept, SparseTarget)
+    return kept.dense(CLASSES)
+
+
+def test_a_draw_is_offered_as_a_recipe_states_it() -> None:
+    import tomllib
+
+    for family in FAMILIES.values():
+        for target in (family[0], family[-1], family[49]):
+            assert method("target", tomllib.loads(f"target = {stated(target)}")["target"]) == target
+
+
+@pytest.mark.parametrize(("words", "number"), [("15T", 15e12), ("100B", 1e11), ("5_000_000", 5e6), ("1.5M", 1.5e6)])
+def test_tokens_are_real_ones(words: str, number: float) -> None:
+    assert tokens(words) == number
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine]:
+    folder = tmp_path_factory.mktemp("frontier")
+    machine = this_machine(folder / "results", folder / "artifacts")
+    write_scale(folder)
+    run = run_of(folder, OneHot())
+    assert run.teacher is not None
+    execute(run.teacher, machine)
+    return folder, machine
+
+
+def run_of(folder: Path, target: Target, probe: str = "frontier") -> Run:
+    return Run(parse({"target": plain(target), "probe": probe}), load_scale(str(folder / "small.toml")), 0)
+
+
+@pytest.mark.parametrize("target", [*DRAWS, Full(), OneHot(), RandomSampling(12, 0.8)], ids=str)
+def test_the_probe_measures_beside_the_closed_forms(place: tuple[Path, Machine], target: Target) -> None:
+    folder, machine = place
+    record = execute(run_of(folder, target), machine)
+    metrics = json.loads((record.folder / "summary.json").read_text())["metrics"]
+    assert {"unique_classes", "squared_error", "mass", "bias"} <= set(metrics)
+    if "expected_classes" in metrics:
+        assert metrics["unique_classes"] == pytest.approx(metrics["expected_classes"], rel=0.05)
+    if isinstance(target, TopK):
+        assert metrics["mass"] < 0.9 and metrics["error_ratio"] == pytest.approx(1, abs=1e-4)
+    elif "error_ratio" in metrics:
+        assert metrics["error_ratio"] == pytest.approx(1, abs=0.25)
+    if not isinstance(target, TopK | WithoutReplacement):
+        assert metrics["mass"] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_probe_looks_at_what_the_cache_would_hold(place: tuple[Path, Machine]) -> None:
+    folder, machine = place
+    run = run_of(folder, RandomSampling(12))
+    data = data_for(run, machine.artifacts)
+    positions = run.scale.probe_sequences * run.length
+    probs_NV = probabilities(run, data, positions, machine)
+    assert probs_NV.shape == (positions, data.tokenizer.vocabulary)
+    metrics = json.loads((execute(run, machine).folder / "summary.json").read_text())["metrics"]
+    assert metrics["expected_error"] == pytest.approx(mean(expected_error, run.recipe.target, probs_NV), rel=1e-4)
+
+
+def planned(place: tuple[Path, Machine], monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    folder, machine = place
+    monkeypatch.setenv("RESULTS", str(machine.results))
+    monkeypatch.setenv("ARTIFACTS", str(machine.artifacts))
+    return main(["cache", "plan", *words, "--scale", str(folder / "small.toml")])
+
+
+def test_cache_plan_says_what_each_draw_would_weigh(
+    place: tuple[Path, Machine], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planned(place, monkeypatch, "--teacher", "3B", "--positions", "100", "--tokens", "1T") == 0
+    said = capsys.readouterr().out
+    assert "Draws on 120 positions of 3B" in said  # whole sequences of 24
+    assert all(name in said for name in FAMILIES) and "Top-K (biased)" in said
+    reference = next(line for line in said.splitlines() if "RS-KD, 50 draws" in line)
+    shown = re.search(r"([0-9.]+) +([0-9.]+) TB +100%", reference)
+    # printed with one decimal of a byte, three digits of a terabyte
+    assert shown and float(shown[2]) == pytest.approx(float(shown[1]), rel=0.01)
+
+
+def test_cache_plan_of_a_recipe_is_that_of_its_teacher(
+    place: tuple[Path, Machine], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = place[0] / "recipe.toml"
+    recipe.write_text('teacher = "3B"\ntarget = { name = "TopK", k = 5 }\n')
+    wanted = "--error", "0.5", "--positions", "200"
+    assert planned(place, monkeypatch, str(recipe), *wanted) == 0
+    by_recipe = capsys.readouterr().out
+    assert planned(place, monkeypatch, "--teacher", "3B", *wanted) == 0
+    assert capsys.readouterr().out == by_recipe and "Systematic" in by_recipe
+
+
+def test_a_recipe_without_a_teacher_has_none_to_look_at(
+    place: tuple[Path, Machine], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = place[0] / "alone.toml"
+    recipe.write_text('teacher = "none"\ntarget = "OneHot"\n')
+    assert planned(place, monkeypatch, str(recipe)) == 2
+    assert "alone.toml has no teacher to look at" in capsys.readouterr().err
+
+
+WRONG = {
+    "wants a recipe.toml, or --teacher": [],
+    "wanted error is 0.0": ["--teacher", "3B", "--error", "0"],
+    "wanted error is nan": ["--teacher", "3B", "--absolute", "nan"],
+    "'many' tokens?": ["--teacher", "3B", "--tokens", "many"],
+    "'0B' tokens?": ["--teacher", "3B", "--tokens", "0B"],
+    "--positions is 0": ["--teacher", "3B", "--positions", "0"],
+    "positions are more than the": ["--teacher", "3B", "--positions", "100_000_000"],
+    "needs a teacher": ["--teacher", "none"],
+    "Cannot read the recipe": ["nowhere.toml"],
+    "is not trained yet": ["--teacher", "300M"],
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_bad_plans_are_one_line(
+    place: tuple[Path, Machine], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planned(place, monkeypatch, *WRONG[message]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ") and message in said
+
+
+def test_an_error_out_of_reach_is_said(
+    place: tuple[Path, Machine], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planned(place, monkeypatch, "--teacher", "3B", "--absolute", "1e-9", "--positions", "48") == 0
+    assert f"Not within what their codecs hold: {', '.join(FAMILIES)}." in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_relative_error_of_a_batch_falls_with_the_root_of_its_tokens() -> None:
+    """What cache plan says of an error: of n positions' mean, unbiased errors leave 1 / n, top-K's bias stays."""
+    probs_NV = teacher()[5:]
+    errors = {}
+    for name, target in (("unbiased", Systematic(12)), ("top-k", TopK(5))):
+        off = drawn(target, probs_NV).dense(CLASSES).view(ROUNDS, len(probs_NV), CLASSES) - probs_NV
+        errors[name] = [
+            float(off[:, ::step].mean(1).square().sum(1).mean()) * math.ceil(len(probs_NV) / step) for step in (1, 7)
+        ]
+    assert errors["unbiased"][0] == pytest.approx(errors["unbiased"][1], rel=0.6)
+    assert errors["top-k"][0] > 2 * errors["top-k"][1]
