@@ -17,7 +17,7 @@ from replication.cache.manifest import Compression
 from replication.cache.part import part
 from replication.cache.stats import stats
 from replication.cache.verify import verify
-from replication.caching import Need, build, teacher_for
+from replication.caching import Need, build, frequencies, teacher_for
 from replication.execute import execute
 from replication.frontier import probabilities
 from replication.history import history
@@ -199,7 +199,8 @@ def plan_cache(options: argparse.Namespace) -> None:
     data = data_for(run, machine.artifacts)
     probs_NV = probabilities(run, data, options.positions, machine)
     title = f"Draws on {len(probs_NV):,} positions of {run.recipe.teacher} over {data.corpus['name']}"
-    show_offer(offer(wanted, probs_NV), options.tokens, title, Console(width=None if sys.stdout.isatty() else 200))
+    found = offer(wanted, probs_NV, data.train.length, frequencies(data.train))
+    show_offer(found, options.tokens, title, Console(width=None if sys.stdout.isatty() else 200))
 
 
 def advised_run(options: argparse.Namespace) -> Run:

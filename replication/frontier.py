@@ -1,6 +1,6 @@
-"""Frontier: what a target costs and how far it is off on a teacher's own positions, and the least budget for an error.
+"""Frontier: how far a target is off on a teacher's own positions, what it costs, and the least budget for an error.
 
-All of it in closed form (expected.py); probes/frontier.py measures beside. N positions, V classes.
+Errors and classes in closed form (expected.py), bytes from the codecs. N positions, V classes.
 """
 
 from __future__ import annotations
@@ -11,47 +11,44 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from replication.cache.codec import LARGEST_NUMERATOR, NUMERATOR_BITS
+from replication.cache.choose import codec_for
+from replication.cache.codec import NUMERATOR_BITS, SetCodec
+from replication.cache.unigram import Unigram
+from replication.cache.writer import law_for
 from replication.caching import BATCH, teacher_for
 from replication.cost import bytes_per_token
 from replication.draws import held
-from replication.expected import expected_classes, expected_error, expected_heads
+from replication.expected import expected_error
 from replication.machine import Machine
+from replication.recipe import plain
 from replication.run import Data, Run, order_of
-from replication.target import Target
-from replication.targets import AdaptiveWaterFilling, RandomSampling, Systematic, WaterFilling
+from replication.target import AnyTarget, DenseTarget, Target
+from replication.targets import (
+    AdaptiveWaterFilling,
+    HeadAndSampledTail,
+    OneHot,
+    RandomSampling,
+    Systematic,
+    TopK,
+    WaterFilling,
+    WithoutReplacement,
+)
 
 Form = Callable[[Target, Tensor], Tensor | None]  # of a target and probs_NV, [N]
-FILLING = (WaterFilling, AdaptiveWaterFilling)
 REFERENCE = RandomSampling(50)  # RS-KD's
+DRAWS = range(1, 128)  # that the counts codec takes
 # two digits, as a recipe would state them, from 0.3 to 0.001
 LEVELS = [round(digits / 10**places, places) for places in (2, 3, 4) for digits in range(99, 9, -1)][69:]
-# Each draw's targets, from the least budget to the largest that its codec takes: ever more classes, ever less error.
+# each draw's targets from the least budget to the largest: ever more classes, ever less error
 FAMILIES: dict[str, Sequence[Target]] = {
-    "RS-KD": [RandomSampling(draws) for draws in range(1, LARGEST_NUMERATOR + 1)],
-    "Systematic": [Systematic(draws) for draws in range(1, LARGEST_NUMERATOR + 1)],
+    "RS-KD": [RandomSampling(draws) for draws in DRAWS],
+    "Systematic": [Systematic(draws) for draws in DRAWS],
     "Water-filling": [WaterFilling(classes) for classes in range(1, 257)],
     "Adaptive water-filling": [AdaptiveWaterFilling(level) for level in LEVELS],
 }
-
-
-@dataclass(frozen=True)
-class Point:
-    """A target over some positions; all numbers are means over them."""
-
-    target: Target
-    classes: float
-    bytes: float
-    error: float  # expected squared distance to the teacher, summed over classes: that of the logits' gradient
-
-
-def point(target: Target, probs_NV: Tensor) -> Point:
-    """Of a target whose closed forms are all known."""
-    classes, size, error = (mean(form, target, probs_NV) for form in (expected_classes, expected_bytes, expected_error))
-    assert classes is not None and size is not None and error is not None, target
-    return Point(target, classes, size, error)
 
 
 def mean(form: Form, target: Target, probs_NV: Tensor) -> float | None:
@@ -62,26 +59,57 @@ def mean(form: Form, target: Target, probs_NV: Tensor) -> float | None:
     return float(torch.cat(known).mean()) if known else None
 
 
-def expected_bytes(target: Target, probs_NV: Tensor) -> Tensor | None:
-    """As packed codes, [N]: an id a class and seven bits a weight; the tail of water-filling needs no weights.
-
-    None where the number of classes is not known. Of what is not sparse: see cost.bytes_per_token.
-    """
-    vocabulary = probs_NV.shape[1]
-    classes_N = expected_classes(target, probs_NV)
-    if classes_N is None:
-        return None
-    if target.stored is None:
-        return torch.full_like(classes_N, bytes_per_token(target, vocabulary, vocabulary))
-    id_bits = (vocabulary - 1).bit_length()
-    weights_N = expected_heads(target, probs_NV) if isinstance(target, FILLING) else classes_N
-    return (classes_N * id_bits + weights_N * NUMERATOR_BITS) / 8
+def error_of(target: Target, probs_NV: Tensor) -> float:
+    """Of a target whose closed form is known: the expected squared error of the gradient in a position's logits."""
+    error = mean(expected_error, target, probs_NV)
+    assert error is not None, target
+    return error
 
 
-def least(family: Sequence[Target], error: float, probs_NV: Tensor) -> Point | None:
+def least(family: Sequence[Target], error: float, probs_NV: Tensor) -> Target | None:
     """The family's smallest budget whose error is at most this one; None where its largest is not enough."""
-    place = bisect_left(family, -error, key=lambda target: -point(target, probs_NV).error)
-    return point(family[place], probs_NV) if place < len(family) else None
+    place = bisect_left(family, -error, key=lambda target: -error_of(target, probs_NV))
+    return family[place] if place < len(family) else None
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes a position, everything but a shard's index."""
+
+    packed: float  # ids and numerators side by side, as RS-KD stores them
+    coded: float  # in the smallest way that the suite has; ids against the text's unigram law where that can be
+
+
+def size_of(target: Target, kept: AnyTarget, length: int, frequencies_V: NDArray[np.int64]) -> Size:
+    """Of one draw over whole sequences of this length. `frequencies_V`: how often each class occurs in the text.
+
+    Of a target that no codec stores: what an id and seven bits for each weight would take. Of what is not sparse:
+    cost.bytes_per_token.
+    """
+    vocabulary = len(frequencies_V)
+    if isinstance(kept, DenseTarget) or isinstance(target, OneHot):
+        size = bytes_per_token(target, vocabulary, vocabulary)
+        return Size(size, size)
+    lengths_N = (kept.weights_NK > 0).sum(1)
+    if isinstance(target, HeadAndSampledTail | WithoutReplacement):
+        bits = (vocabulary - 1).bit_length() + NUMERATOR_BITS
+        size = float(lengths_N.double().mean()) * bits / 8
+        return Size(size, size)
+    fields = plain(target)
+    codec = codec_for(fields.pop("name"), fields, vocabulary)
+    if isinstance(target, TopK):
+        lengths_N = torch.full_like(lengths_N, target.k)  # its k-th probability may underflow to zero
+    shape = (-1, length, kept.ids_NK.shape[1])
+    ids_BLK, weights_BLK = (part.view(shape).cpu().numpy() for part in (kept.ids_NK, kept.weights_NK))
+    codes = codec.codes(ids_BLK, weights_BLK, lengths_N.view(-1, length).cpu().numpy())
+    packed = weight(codec.bits.pack(*codes), len(lengths_N))
+    if not isinstance(codec, SetCodec):
+        return Size(packed, packed)
+    return Size(packed, weight(Unigram(codec, law_for(codec, frequencies_V), length).pack(*codes), len(lengths_N)))
+
+
+def weight(blocks: Sequence[bytes], positions: int) -> float:
+    return sum(map(len, blocks)) / positions
 
 
 @torch.no_grad()

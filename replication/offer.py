@@ -7,13 +7,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from replication.frontier import FAMILIES, REFERENCE, Point, least, point
+from replication.frontier import FAMILIES, REFERENCE, Size, error_of, least, size_of
 from replication.invoice import si, three
 from replication.recipe import plain, without_defaults
-from replication.target import Target
+from replication.record import generator
+from replication.target import SparseTarget, Target
 from replication.targets import TopK
 
 if TYPE_CHECKING:
@@ -34,8 +37,15 @@ class Wanted:
         if not 0 < self.error < float("inf"):
             raise ValueError(f"The wanted error is {self.error}; give a positive number: 1 is RS-KD's with 50 draws.")
 
-    def value(self, reference: Point) -> float:
-        return self.error if self.absolute else self.error * reference.error
+
+@dataclass(frozen=True)
+class Point:
+    """A target over some positions; means."""
+
+    target: Target
+    error: float  # in closed form
+    classes: float  # of one draw
+    size: Size  # of the same
 
 
 @dataclass(frozen=True)
@@ -50,21 +60,28 @@ class Offer:
     positions: int
 
 
-def offer(wanted: Wanted, probs_NV: Tensor) -> Offer:
-    reference = point(REFERENCE, probs_NV)
-    error = wanted.value(reference)
-    points = {name: least(family, error, probs_NV) for name, family in FAMILIES.items()}
-    k = min(round(reference.classes) or 1, probs_NV.shape[1])
+def offer(wanted: Wanted, probs_NV: Tensor, length: int, frequencies_V: NDArray[np.int64]) -> Offer:
+    """Over sequences of this length. `frequencies_V`: how often each class occurs in the text."""
+
+    def point(target: Target) -> Point:
+        stream = generator(0, "offer")
+        if probs_NV.device.type != "cpu":
+            stream = torch.Generator(probs_NV.device).manual_seed(stream.initial_seed())
+        kept = target(probs_NV.log(), probs_NV.new_zeros(len(probs_NV), dtype=torch.int64), stream)
+        assert isinstance(kept, SparseTarget)
+        classes = float((kept.weights_NK > 0).sum(1).double().mean())
+        return Point(target, error_of(target, probs_NV), classes, size_of(target, kept, length, frequencies_V))
+
+    reference = point(REFERENCE)
+    error = wanted.error if wanted.absolute else wanted.error * reference.error
+    enough = {name: least(family, error, probs_NV) for name, family in FAMILIES.items()}
+    points = {name: None if target is None else point(target) for name, target in enough.items()}
+    top_k = TopK(max(1, round(reference.classes)))
     # what top-K leaves out is left out everywhere: it adds up, where unbiased errors average out
-    left_out_V = (probs_NV.sum(0) - largest_alone(probs_NV, k).sum(0)) / len(probs_NV)
+    kept = top_k.keep(probs_NV.log())
+    left_out_V = probs_NV.mean(0).index_add(0, kept.ids_NK.flatten(), -kept.weights_NK.flatten() / len(probs_NV))
     overtaken = reference.error / float(left_out_V.square().sum().clamp_min(1e-30))
-    return Offer(error, reference, points, point(TopK(k), probs_NV), overtaken, len(probs_NV))
-
-
-def largest_alone(probs_NV: Tensor, k: int) -> Tensor:
-    """The k largest probabilities of each position and zeros."""
-    found = probs_NV.topk(k, dim=1)
-    return torch.zeros_like(probs_NV).scatter_(1, found.indices, found.values)
+    return Offer(error, reference, points, point(top_k), overtaken, len(probs_NV))
 
 
 def tokens(words: str) -> float:
@@ -83,10 +100,10 @@ def show(given: Offer, cached_tokens: str, title: str, console: Console) -> None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
     for head in ("Draw", "target ="):
         table.add_column(head)
-    for head in ("Error / RS-KD 50", "Classes", "Bytes a token", f"{cached_tokens} tokens", "Of RS-KD 50's bytes"):
+    for head in ("Error / RS-KD 50", "Classes", "Bytes, packed", "Bytes, coded", cached_tokens, "Of RS-KD 50"):
         table.add_column(head, justify="right")
     found = {name: one for name, one in given.points.items() if one is not None}
-    for name, one in sorted(found.items(), key=lambda item: item[1].bytes):
+    for name, one in sorted(found.items(), key=lambda item: item[1].size.coded):
         table.add_row(name, *cells(one, given.reference, number))
     table.add_section()
     table.add_row("RS-KD, 50 draws", *cells(given.reference, given.reference, number), style="dim")
@@ -101,9 +118,10 @@ def cells(one: Point, reference: Point, number: float) -> list[str]:
         stated(one.target),
         f"{one.error / reference.error:.2f}",
         f"{one.classes:.1f}",
-        f"{one.bytes:.1f}",
-        si(one.bytes * number, "B"),
-        f"{one.bytes / reference.bytes:.0%}",
+        f"{one.size.packed:.1f}",
+        f"{one.size.coded:.1f}",
+        si(one.size.coded * number, "B"),
+        f"{one.size.coded / reference.size.packed:.0%}",
     ]
 
 
@@ -121,7 +139,8 @@ def remarks(given: Offer) -> list[str]:
         "it falls with the root of the tokens.",
         "Top-K's does not fall: what it leaves out adds up. In the gradient of the output's biases it is the larger "
         f"one in batches of more than {three(given.overtaken)} tokens.",
-        f"Expected values over {given.positions:,} positions, not measured draws. Bytes: packed codes, without the few "
-        "of a shard's index and of compression's gain.",
+        f"Errors in closed form over {given.positions:,} positions; classes and bytes of one draw there. Packed: as "
+        "RS-KD stores them (--compression none), to which the last column compares. Coded: ids against the text's "
+        "unigram law (--compression unigram) where there is one. A shard's index comes on top.",
     ]
     return told + ([f"Not within what their codecs hold: {', '.join(missed)}."] if missed else [])

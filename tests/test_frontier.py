@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from replication.__main__ import main
 from replication.cache.choose import codec_for
+from replication.cache.codec import SetCodec
+from replication.cache.manifest import Compression, Header
+from replication.cache.manifest import Target as Named
+from replication.cache.shard import Shard, file_name
+from replication.cache.writer import Writer
+from replication.caching import put
 from replication.execute import execute
 from replication.expected import expected_classes, expected_error
-from replication.frontier import FAMILIES, REFERENCE, expected_bytes, least, mean, point, probabilities
+from replication.frontier import FAMILIES, REFERENCE, error_of, least, mean, probabilities, size_of
 from replication.machine import Machine, this_machine
 from replication.offer import Wanted, offer, stated, tokens
 from replication.recipe import method, parse, plain
@@ -24,6 +33,7 @@ from replication.run import Run, data_for
 from replication.scale import load_scale
 from replication.targets import (
     AdaptiveWaterFilling,
+    DenseTarget,
     Full,
     HeadAndSampledTail,
     OneHot,
@@ -80,25 +90,45 @@ def test_the_closed_forms_are_what_is_drawn(target: Target) -> None:
 def test_what_has_no_closed_form_says_so() -> None:
     probs_NV = teacher()
     for target in (TopP(0.9, 20), RandomSampling(12, 0.8)):
-        assert expected_classes(target, probs_NV) is None and expected_bytes(target, probs_NV) is None
-        assert mean(expected_error, target, probs_NV) is None
+        assert expected_classes(target, probs_NV) is None and mean(expected_error, target, probs_NV) is None
 
 
-@pytest.mark.parametrize("target", [RandomSampling(12), Stratified(12), Systematic(12), TopK(5)], ids=str)
-def test_bytes_are_those_of_the_codec(target: Target) -> None:
-    probs_NV = teacher()
-    found = drawn(target, probs_NV)
-    fields = plain(target)
+LENGTH = 8  # of a sequence
+
+
+def often(probs_NV: Tensor) -> NDArray[np.int64]:
+    """How often each class occurs in a text of this teacher's."""
+    return (1e6 * probs_NV.mean(0)).long().numpy()
+
+
+@pytest.mark.parametrize("target", [*DRAWS[:3], *DRAWS[4:6], TopK(5), TopP(0.9, 20)], ids=str)
+def test_bytes_are_those_of_a_cache(tmp_path: Path, target: Target) -> None:
+    probs_NV, fields = teacher(), plain(target)
+    kept, law = drawn_once(target, probs_NV), often(probs_NV)
     codec = codec_for(fields.pop("name"), fields, CLASSES)
-    kept_N = (found.weights_NK > 0).sum(1).numpy()
-    lengths_N = np.full_like(kept_N, target.k) if isinstance(target, TopK) else kept_N
-    size = len(codec.encode(found.ids_NK.numpy(), found.weights_NK.numpy(), lengths_N))
-    assert mean(expected_bytes, target, probs_NV) == pytest.approx(size / len(kept_N), rel=0.01)
+    sizes: dict[Compression, float] = {"none": size_of(target, kept, LENGTH, law).packed}
+    if isinstance(codec, SetCodec):
+        sizes["unigram"] = size_of(target, kept, LENGTH, law).coded
+    else:
+        assert size_of(target, kept, LENGTH, law).coded == sizes["none"]
+    named = Named(name=type(target).__name__, fields=fields)
+    of: Any = {"teacher": "t", "tokenizer": "k", "packing": "p", "seed": 0, "vocabulary": CLASSES, "length": LENGTH}
+    for compression, size in sizes.items():
+        sequences, folder = POSITIONS // LENGTH, tmp_path / compression
+        header = Header(target=named, **of)
+        with Writer(folder, header, sequences, compression=compression, frequencies_V=law) as writer:
+            put(writer, 0, target, kept, LENGTH)
+        assert size * POSITIONS == Shard(folder / file_name(0), sequences).sizes.sum()
 
 
-def test_bytes_of_what_no_cache_holds_sparsely() -> None:
+def test_bytes_of_what_no_cache_holds() -> None:
     probs_NV = teacher()
-    assert mean(expected_bytes, OneHot(), probs_NV) == 2 and mean(expected_bytes, Full(), probs_NV) == CLASSES
+    law = often(probs_NV)
+    assert size_of(OneHot(), drawn_once(OneHot(), probs_NV), LENGTH, law).packed == 2
+    assert size_of(Full(), DenseTarget(probs_NV), LENGTH, law).coded == CLASSES
+    kept = drawn_once(WithoutReplacement(8), probs_NV)
+    classes = float((kept.weights_NK > 0).sum(1).double().mean())
+    assert size_of(WithoutReplacement(8), kept, LENGTH, law).coded == pytest.approx(classes * (6 + 7) / 8)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -106,38 +136,40 @@ def test_the_least_budget_reaches_the_error_and_the_one_before_does_not(name: st
     probs_NV, family = teacher(), FAMILIES[name]
     for wanted in (0.05, 0.01):
         found = least(family, wanted, probs_NV)
-        assert found is not None and found.error <= wanted
-        place = family.index(found.target)
-        assert place == 0 or point(family[place - 1], probs_NV).error > wanted
+        assert found is not None and error_of(found, probs_NV) <= wanted
+        place = family.index(found)
+        assert place == 0 or error_of(family[place - 1], probs_NV) > wanted
     assert least(family, 1e-9, probs_NV) is None
-    assert least(family, 10, probs_NV) == point(family[0], probs_NV)
+    assert least(family, 10, probs_NV) == family[0]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_larger_budget_keeps_more_and_misses_less(name: str) -> None:
-    points = [point(target, teacher()) for target in FAMILIES[name][:120:8]]
-    assert all(after.classes >= before.classes for before, after in zip(points, points[1:], strict=False))
-    assert all(after.error < before.error for before, after in zip(points, points[1:], strict=False))
+    probs_NV, family = teacher(), FAMILIES[name][:120:8]
+    kept = [mean(expected_classes, target, probs_NV) for target in family]
+    errors = [error_of(target, probs_NV) for target in family]
+    assert kept == sorted(kept) and all(after < before for before, after in pairwise(errors))
 
 
 def test_an_offer_is_no_worse_than_wanted_and_cheapest_where_levels_are_equal() -> None:
     probs_NV = teacher()
-    found = offer(Wanted(1.0, absolute=False), probs_NV)
+    law = often(probs_NV)
+    found = offer(Wanted(1.0, absolute=False), probs_NV, LENGTH, law)
     points = {name: one for name, one in found.points.items() if one is not None}
     assert set(points) == set(FAMILIES) and points["RS-KD"].target == REFERENCE
     assert all(one.error <= found.reference.error * (1 + 1e-9) for one in points.values())
-    assert min(points, key=lambda name: points[name].bytes) == "Adaptive water-filling"
-    assert points["Adaptive water-filling"].bytes < 0.55 * found.reference.bytes
-    left_out_V = probs_NV.mean(0) - drawn_once(found.top_k.target, probs_NV).mean(0)
+    assert min(points, key=lambda name: points[name].size.coded) == "Adaptive water-filling"
+    assert points["Adaptive water-filling"].size.coded < 0.55 * found.reference.size.packed
+    left_out_V = probs_NV.mean(0) - drawn_once(found.top_k.target, probs_NV).dense(CLASSES).mean(0)
     assert found.overtaken == pytest.approx(found.reference.error / float(left_out_V.square().sum()), rel=1e-4)
-    same = offer(Wanted(found.reference.error, absolute=True), probs_NV)
+    same = offer(Wanted(found.reference.error, absolute=True), probs_NV, LENGTH, law)
     assert same.points == found.points
 
 
-def drawn_once(target: Target, probs_NV: Tensor) -> Tensor:
-    kept = target(probs_NV.log(), torch.zeros(len(probs_NV), dtype=torch.long), Generator())
+def drawn_once(target: Target, probs_NV: Tensor) -> SparseTarget:
+    kept = target(probs_NV.log().float(), torch.zeros(len(probs_NV), dtype=torch.long), Generator())
     assert isinstance(kept, SparseTarget)
-    return kept.dense(CLASSES)
+    return kept
 
 
 def test_a_draw_is_offered_as_a_recipe_states_it() -> None:

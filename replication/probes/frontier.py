@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from replication.caching import BATCH, teacher_for
+from replication.caching import BATCH, frequencies, teacher_for
 from replication.expected import expected_classes, expected_error
-from replication.frontier import expected_bytes, mean
+from replication.frontier import mean, size_of
 from replication.machine import Machine
 from replication.model import logits_of
 from replication.run import Data, Run, order_of
@@ -25,12 +25,12 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
 
     `unique_classes` and `squared_error` (distance of one draw to the teacher, summed over classes) are measured, and
     `mass`, the sum of the weights; `bias`: the squared length of the mean distance over all positions, which is what a
-    batch of them cannot average away. `bytes_per_token` and, where there are closed forms, `expected_classes`,
-    `expected_error` and `error_ratio`, measured over expected.
+    batch of them cannot average away. `packed_bytes` and `coded_bytes` a position, of the codecs (`frontier.Size`).
+    Where there are closed forms `expected_classes`, `expected_error`, and `error_ratio`, measured over expected.
     """
     teacher, target = teacher_for(run, machine), run.recipe.target
     rows_R = order_of(run, data)[: run.scale.probe_sequences]
-    sums: dict[str, float] = {}
+    frequencies_V, sums = frequencies(data.train), dict[str, float]()
     off_V = torch.zeros(data.tokenizer.vocabulary, dtype=torch.float64, device=machine.device)
     for indices_B in tqdm(np.split(rows_R, range(BATCH, len(rows_R), BATCH)), desc=run.id, unit="batch", mininterval=2):
         rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
@@ -40,7 +40,9 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
         probs_NV = logits_BLV.flatten(0, 1).float().softmax(-1)
         off_NV = kept.dense(probs_NV.shape[1]) - probs_NV
         off_V += off_NV.sum(0, dtype=torch.float64)
-        for name, value in (measured(kept, off_NV) | expected(target, probs_NV)).items():
+        size = size_of(target, kept, data.train.length, frequencies_V)
+        sizes = {"packed_bytes": size.packed, "coded_bytes": size.coded}
+        for name, value in (measured(kept, off_NV) | expected(target, probs_NV) | sizes).items():
             sums[name] = sums.get(name, 0.0) + value * len(probs_NV)
     positions = len(rows_R) * data.train.length
     metrics = {name: total / positions for name, total in sums.items()}
@@ -61,6 +63,6 @@ def measured(kept: AnyTarget, off_NV: Tensor) -> dict[str, float]:
 
 def expected(target: Target, probs_NV: Tensor) -> dict[str, float]:
     """The closed forms that there are."""
-    forms = {"expected_classes": expected_classes, "expected_error": expected_error, "bytes_per_token": expected_bytes}
+    forms = {"expected_classes": expected_classes, "expected_error": expected_error}
     found = {name: mean(form, target, probs_NV) for name, form in forms.items()}
     return {name: value for name, value in found.items() if value is not None}
