@@ -14,7 +14,8 @@ PY = .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help environment lock test lint format coverage audit errata claims report notebooks record bench clean
+.PHONY: help environment lock test lint format coverage audit errata claims report notebooks record bench clean \
+        figure-frontier replicate-figure-frontier
 
 # 6 -> 06, 2a -> 02a, 12 -> 12: the number as the files of paper_tables/ write it.
 two_digits = $(shell echo '$(1)' | sed -E 's/^([0-9])([a-z]?)$$/0\1\2/')
@@ -58,6 +59,11 @@ endef
 
 show = $(PY) -m analysis $(2) $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE)
 plan = $(PY) -m replication plan $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS) $(if $(GPU),--gpu $(GPU))
+
+# what a byte buys, in one position's target, in a batch's gradient, in the student
+FRONTIER = 9 10 11
+figure-frontier: $(FRONTIER:%=ours-figure-%) ## bytes a token against error, gradient and student, for every draw
+replicate-figure-frontier: $(FRONTIER:%=replicate-ours-figure-%) ## really run these figures on this machine
 
 replicate-table-%: environment ## really run RS-KD's Table N on this machine, then print published, logged, yours
 	$(call replicate,rskd,table,$*)

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from analysis.frontier import frontier
 from analysis.grids import heat, heatmap
 from analysis.histograms import histograms
 from analysis.lines import along, lines, power_law
@@ -156,4 +157,5 @@ KINDS: dict[str, Draw] = {
     "phase": phase,
     "martingale": martingale,
     "omega": omega,
+    "frontier": frontier,
 }

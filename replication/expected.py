@@ -8,10 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from replication.filling import AdaptiveWaterFilling, WaterFilling, levelled
+from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
 from replication.target import Target
 from replication.targets import Full, OneHot, TopK
+
+SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of a prior; without it first
 
 
 def expected_error(target: Target, probs_NV: Tensor) -> Tensor | None:
@@ -73,6 +75,23 @@ def expected_heads(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor
     """How many of the kept classes have a weight of their own, [N]: those that are not rounded to nothing."""
     head_NK, _, _ = filled_head(target, probs_NV)
     return (head_NK * target.parts).clamp_max(1).sum(1)
+
+
+def corrected_error(target: WaterFilling, probs_NV: Tensor, prior_V: Tensor) -> Tensor:
+    """Expected error, [N, S], where each of SHARES of a prior is taken out and only the rest is drawn; not rounded.
+
+    A control variate. The prior, the text's unigram law for one, costs no bytes: as many classes are drawn as without
+    it, by water-filling of |probability - share * prior|, with weights that are signed and need not sum to one.
+    """
+    errors = []
+    for share in SHARES:
+        rest_NV = (probs_NV - share * prior_V).abs()
+        size_N1 = rest_NV.sum(1, keepdim=True)
+        rest_NV = rest_NV / size_N1
+        largest_NK = rest_NV.topk(min(target.classes, rest_NV.shape[1]), dim=1).values
+        _, _, level_N1 = levelled(largest_NK, target.wanted(largest_NK))
+        errors.append(size_N1[:, 0].square() * drawn_error(rest_NV, level_N1))
+    return torch.stack(errors, 1)
 
 
 def drawn_at_all(probs_NV: Tensor, draws: int) -> Tensor:

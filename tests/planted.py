@@ -138,7 +138,7 @@ def all_curves(place: int, seed: int) -> dict[str, Any]:
     teacher = [1 / (rank + 1) for rank in range(60)]
     return {
         "reliability": {"confidence": bins, "accuracy": bent, "count": [100 + seed] * 15},
-        "by_tokens": {"tokens": tokens, "angle": falling},
+        "by_tokens": {"tokens": tokens, "angle": falling, "relative_error": [angle / 57 for angle in falling]},
         "targets": {
             "class": list(range(1, 61)),
             "teacher": teacher,

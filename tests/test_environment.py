@@ -118,6 +118,7 @@ def test_every_kind_of_exhibit_has_its_targets() -> None:
         ("figure-5", ["analysis figure rskd/figure05 --scale smoke"]),
         ("tad-table-3", ["analysis table tad/table03 --scale smoke"]),
         ("salt-figure-1", ["analysis figure salt/figure01 --scale smoke"]),
+        ("figure-frontier", [f"analysis figure ours/figure{number} --scale smoke" for number in ("09", "10", "11")]),
         ("plan-table-6", ["replication plan rskd/table06 --scale smoke --seeds 0 1"]),
         ("record", ["workflow rskd/table06 --scale smoke --seeds 0 1 --record"]),
     ],

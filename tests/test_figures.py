@@ -25,6 +25,7 @@ PLOTS: dict[str, dict[str, Any]] = {
     "reliability": {"kind": "reliability"},
     "curve": {"kind": "curve", "curve": "by_tokens", "x": "tokens", "y": "angle"},
     "zipf": {"kind": "zipf"},
+    "frontier": {"kind": "frontier", "columns": ["lm_loss"]},
     "power_law": {"kind": "power_law", "x": "draws", "y": "lm_loss"},
     "heatmap": {"kind": "heatmap", "separator": " / ", "x": "alpha", "y": "ratio", "value": "lm_loss"},
 }
@@ -32,7 +33,8 @@ PLOTS: dict[str, dict[str, Any]] = {
 
 def world(kind: str) -> Exhibit:
     """An exhibit that suits the kind of plot."""
-    labels = {"power_law": ["1", "2", "5", "10"], "heatmap": ["1.0 / 0.1", "1.0 / 0.2", "2.0 / 0.1", "2.0 / 0.2"]}
+    labels = {"power_law": ["1", "2", "5", "10"], "heatmap": ["1.0 / 0.1", "1.0 / 0.2", "2.0 / 0.1", "2.0 / 0.2"],
+              "frontier": ["Few, 1", "Few, 2", "Many, 1", "Many, 2"]}  # fmt: skip
     if kind == "lines":
         return numbered(PLOTS[kind])
     if kind not in labels:
@@ -42,6 +44,8 @@ def world(kind: str) -> Exhibit:
         for i, label in enumerate(labels[kind])
     ]
     columns = [Column(key="lm_loss", label="LM loss", unit="nats", better="lower")]
+    if kind == "frontier":
+        columns.append(Column(key="bytes", label="Bytes a token", better="lower"))
     return exhibit(rows=rows, columns=columns, plot=PLOTS[kind])
 
 

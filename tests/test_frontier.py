@@ -24,7 +24,7 @@ from replication.cache.shard import Shard, file_name
 from replication.cache.writer import Writer
 from replication.caching import put
 from replication.execute import execute
-from replication.expected import expected_classes, expected_error
+from replication.expected import SHARES, corrected_error, expected_classes, expected_error
 from replication.frontier import FAMILIES, REFERENCE, error_of, least, mean, probabilities, size_of
 from replication.machine import Machine, this_machine
 from replication.offer import Wanted, offer, stated, tokens
@@ -48,6 +48,7 @@ from replication.targets import (
     WithoutReplacement,
 )
 from tests.small import write_scale
+from toy.next_token import log_probs
 
 DRAWS = [RandomSampling(12), Stratified(12), Systematic(12), HeadAndSampledTail(3, 8), WaterFilling(8),
          AdaptiveWaterFilling(0.05), WithoutReplacement(8), TopK(5)]  # fmt: skip
@@ -151,6 +152,35 @@ def test_a_larger_budget_keeps_more_and_misses_less(name: str) -> None:
     assert kept == sorted(kept) and all(after < before for before, after in pairwise(errors))
 
 
+def test_one_level_everywhere_is_the_least_error_at_a_mean_number_of_classes() -> None:
+    """Against as many classes everywhere, and as many as give each position the same expected error."""
+    probs_NV = log_probs("laptop-3b").softmax(1)
+    errors_NU = torch.stack([WaterFilling(classes).squared_error(probs_NV) for classes in range(1, 81)], 1)
+    for level, over_equal, over_fixed in ((0.2, 1.08, 1.16), (0.043, 1.16, 1.45), (0.02, 1.25, 1.59)):
+        target = AdaptiveWaterFilling(level)
+        kept = float(target.wanted(probs_NV.topk(80).values).double().mean())
+        reached = ((errors_NU > error).sum(1).clamp_max(79) for error in np.geomspace(1e-4, 1, 4000))
+        place_N = next(place_N for place_N in reached if place_N.double().mean() + 1 <= kept)
+        equal = float(errors_NU.gather(1, place_N[:, None]).mean())
+        fixed, least = float(errors_NU[:, round(kept) - 1].mean()), error_of(target, probs_NV)
+        assert (equal / least, fixed / least) == pytest.approx((over_equal, over_fixed), rel=0.03)
+
+
+def test_a_prior_shrinks_what_is_drawn_or_does_not() -> None:
+    """A control variate against its closed form, level by bisection; a prior that is the teacher leaves its share."""
+    probs_V = teacher()[20]
+    error_S = corrected_error(WaterFilling(8), probs_V[None], probs_V)[0]
+    assert torch.allclose(error_S, error_S[0] * (1 - torch.tensor(SHARES, dtype=torch.float64)).square())
+    prior_V = teacher(1)[10]
+    for share, error in zip(SHARES, corrected_error(WaterFilling(8), probs_V[None], prior_V)[0], strict=True):
+        rest_V = (probs_V - share * prior_V).abs().numpy()
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            level = (low + high) / 2
+            low, high = (level, high) if np.minimum(1, rest_V / level).sum() > 8 else (low, level)
+        assert float(error) == pytest.approx(float((rest_V * np.maximum(level - rest_V, 0)).sum()), rel=1e-6)
+
+
 def test_an_offer_is_no_worse_than_wanted_and_cheapest_where_levels_are_equal() -> None:
     probs_NV = teacher()
     law = often(probs_NV)
@@ -212,6 +242,8 @@ def test_the_probe_measures_beside_the_closed_forms(place: tuple[Path, Machine],
         assert metrics["mass"] < 0.9 and metrics["error_ratio"] == pytest.approx(1, abs=1e-4)
     elif "error_ratio" in metrics:
         assert metrics["error_ratio"] == pytest.approx(1, abs=0.25)
+    assert isinstance(target, WaterFilling) == ("with_prior" in metrics)
+    assert metrics.get("with_prior", 0.5) < 1
     if not isinstance(target, TopK | WithoutReplacement):
         assert metrics["mass"] == pytest.approx(1, abs=1e-5)
 

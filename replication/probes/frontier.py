@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from replication.caching import BATCH, frequencies, teacher_for
-from replication.expected import expected_classes, expected_error
+from replication.expected import corrected_error, expected_classes, expected_error
 from replication.frontier import mean, size_of
 from replication.machine import Machine
 from replication.model import logits_of
 from replication.run import Data, Run, order_of
 from replication.supervision import drawn
 from replication.target import AnyTarget, SparseTarget, Target
+from replication.targets import WaterFilling
 
 
 @torch.no_grad()
@@ -26,7 +28,9 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     `unique_classes` and `squared_error` (distance of one draw to the teacher, summed over classes) are measured, and
     `mass`, the sum of the weights; `bias`: the squared length of the mean distance over all positions, which is what a
     batch of them cannot average away. `packed_bytes` and `coded_bytes` a position, of the codecs (`frontier.Size`).
-    Where there are closed forms `expected_classes`, `expected_error`, and `error_ratio`, measured over expected.
+    Where there are closed forms `expected_classes`, `expected_error`, and `error_ratio`, measured over expected. Of
+    WaterFilling `with_prior` too: the error with the text's unigram law as a control variate, over that without. Each
+    position has its best share of the law, which a cache would have to store: less than that is not to be had.
     """
     teacher, target = teacher_for(run, machine), run.recipe.target
     rows_R = order_of(run, data)[: run.scale.probe_sequences]
@@ -42,13 +46,16 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
         off_V += off_NV.sum(0, dtype=torch.float64)
         size = size_of(target, kept, data.train.length, frequencies_V)
         sizes = {"packed_bytes": size.packed, "coded_bytes": size.coded}
-        for name, value in (measured(kept, off_NV) | expected(target, probs_NV) | sizes).items():
+        prior = of_prior(target, probs_NV, frequencies_V)
+        for name, value in (measured(kept, off_NV) | expected(target, probs_NV) | sizes | prior).items():
             sums[name] = sums.get(name, 0.0) + value * len(probs_NV)
     positions = len(rows_R) * data.train.length
     metrics = {name: total / positions for name, total in sums.items()}
     metrics["bias"] = float((off_V / positions).square().sum())
     if metrics.get("expected_error", 0.0) > 0:
         metrics["error_ratio"] = metrics["squared_error"] / metrics["expected_error"]
+    if "corrected" in metrics:
+        metrics["with_prior"] = metrics.pop("corrected") / metrics.pop("uncorrected")
     return metrics, {}
 
 
@@ -59,6 +66,15 @@ def measured(kept: AnyTarget, off_NV: Tensor) -> dict[str, float]:
         "mass": 1 + float(off_NV.sum(1, dtype=torch.float64).mean()),
         "squared_error": float(off_NV.square().sum(1, dtype=torch.float64).mean()),
     }
+
+
+def of_prior(target: Target, probs_NV: Tensor, frequencies_V: NDArray[np.int64]) -> dict[str, float]:
+    """Water-filling's error with and without a share of the unigram law."""
+    if not isinstance(target, WaterFilling):
+        return {}
+    prior_V = torch.from_numpy(frequencies_V / frequencies_V.sum()).to(probs_NV.device)
+    error_NS = corrected_error(target, probs_NV.double(), prior_V)
+    return {"corrected": float(error_NS.amin(1).mean()), "uncorrected": float(error_NS[:, 0].mean())}
 
 
 def expected(target: Target, probs_NV: Tensor) -> dict[str, float]:
