@@ -45,10 +45,9 @@ def frontier(given: Given) -> Figure | None:
     figure, grid = page(given, Grid(across, sum(lines.values()), WIDTH, HEIGHT, **size), key(given, drawn))
     free = iter(grid.flat)
     for voice, found in drawn.items():
-        at = {row: cell.estimate for (row, column), cell in cells(given.frames[voice]).items() if column == BYTES}
         here = [next(free) for _ in range(lines[voice] * across)]
         for axes, panel in zip(here, found, strict=False):
-            draw(axes, panel, at, given.exhibit)
+            draw(axes, panel, bytes_of(given, voice), given.exhibit)
             title(axes, panel.title + f", {voice}" * (len(drawn) > 1))
         for axes in here[len(found) :]:
             axes.set_visible(False)
@@ -65,21 +64,32 @@ def families(exhibit: Exhibit) -> dict[str, dict[str, str]]:
     return found
 
 
+def bytes_of(given: Given, voice: str) -> dict[str, float]:
+    """Of the rows with a budget, where they are known."""
+    found = {row: cell.estimate.value for (row, key), cell in cells(given.frames[voice]).items() if key == BYTES}
+    return {row: found[row] for members in families(given.exhibit).values() for row in members if row in found}
+
+
 def panels(given: Given, voice: str) -> Iterator[Panel]:
+    """Those in which some row with a budget has a value."""
     exhibit, plot = given.exhibit, given.exhibit.plot
-    known = cells(given.frames[voice])
+    known, at = cells(given.frames[voice]), bytes_of(given, voice)
 
     def of(key: str) -> Values:
         found = {row: cell.estimate for (row, column), cell in known.items() if column == key}
         return {row: estimate for row, estimate in found.items() if math.isfinite(estimate.value)}
 
     curves = recorded(exhibit, given.records[voice], plot["curve"]) if "curve" in plot else {}
+    curves = {row: seeds for row, seeds in curves.items() if row in at}
     for column in map(exhibit.column, plot["columns"]):
-        if not curves:
-            if values := of(column.key):
+        if "curve" not in plot:
+            values = of(column.key)
+            if at.keys() & values.keys():
                 yield Panel(titled(column), values, of(plot.get("closed", {}).get(column.key, "")))
             continue
         along = {row: common(seeds, plot["x"], column.key) for row, seeds in curves.items()}
+        if not along:
+            continue
         shared = sorted(set.intersection(*(set(at) for at, _ in along.values())))
         for place in dict.fromkeys((shared[0], shared[len(shared) // 2], shared[-1])):
             here = {row: mean_interval(y_SX[:, list(at).index(place)]) for row, (at, y_SX) in along.items()}
@@ -105,7 +115,7 @@ def equivalent(given: Given, voice: str) -> str:
     """Each family's smallest budget that is equivalent to the row that the plot names, by the claims' own test."""
     wanted = given.exhibit.plot["equivalent"]
     column, ends = wanted["column"], [wanted["start"], wanted["to"]]
-    bytes_at = {row: cell.estimate.value for (row, of), cell in cells(given.frames[voice]).items() if of == BYTES}
+    bytes_at = bytes_of(given, voice)
     said = []
     for family, budgets in families(given.exhibit).items():
         for row in sorted(bytes_at.keys() & budgets.keys(), key=bytes_at.__getitem__):
@@ -122,33 +132,30 @@ def equivalent(given: Given, voice: str) -> str:
     return f"smallest budgets (bytes) with the {label} of {wanted['to']}, {within}: {', '.join(said)}"
 
 
-def draw(axes: Axes, panel: Panel, at: Values, exhibit: Exhibit) -> None:
+def draw(axes: Axes, panel: Panel, at: dict[str, float], exhibit: Exhibit) -> None:
     grown = families(exhibit)
     for family, look in looks(exhibit).items():
-        rows = sorted(
-            (row for row in grown[family] if row in at and row in panel.values), key=lambda row: at[row].value
-        )
+        rows = sorted((row for row in grown[family] if row in at and row in panel.values), key=at.__getitem__)
         line = panel.closed if all(row in panel.closed for row in rows) else panel.values
-        where = [at[row].value for row in rows]
+        where = [at[row] for row in rows]
         style = {"color": look["color"], "linewidth": 1.1, "linestyle": "-" if line is panel.closed else ":"}
         axes.plot(where, [line[row].value for row in rows], **style)
         axes.plot(where, [panel.values[row].value for row in rows], **look, markersize=4)
         for row in rows:
             found = panel.values[row]
             if found.n > 1:
-                axes.plot([at[row].value] * 2, [found.low, found.high], color=look["color"], linewidth=1.1, alpha=0.7)
-    budgets = {row for members in grown.values() for row in members}
-    scale(axes, [panel.values[row].value for row in panel.values.keys() & budgets & at.keys()], at, budgets)
-    for row in panel.values.keys() - budgets:
+                axes.plot([at[row]] * 2, [found.low, found.high], color=look["color"], linewidth=1.1, alpha=0.7)
+    known = at.keys() & panel.values.keys()
+    scale(axes, [at[row] for row in known], [panel.values[row].value for row in known])
+    for row in panel.values.keys() - {row for members in grown.values() for row in members}:
         axes.axhline(panel.values[row].value, color=INK, linewidth=0.8, linestyle="--")
-        look: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": INK, "ha": "right", "fontsize": 7}
-        axes.text(0.99, panel.values[row].value, row, va="bottom", **look)
+        words: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": INK, "ha": "right", "fontsize": 7}
+        axes.text(0.99, panel.values[row].value, row, va="bottom", **words)
     axes.set_xlabel(exhibit.column(BYTES).label)
 
 
-def scale(axes: Axes, values: list[float], at: Values, budgets: set[str]) -> None:
+def scale(axes: Axes, where: list[float], values: list[float]) -> None:
     """Bytes on a logarithmic axis; the values too, where they range wide."""
-    where = [at[row].value for row in budgets & at.keys()]
     axes.set_xscale("log")
     one_two_five(axes.xaxis, min(where), max(where))
     if min(values) > 0 and max(values) / min(values) > STEEP:

@@ -156,7 +156,7 @@ def test_one_level_everywhere_is_the_least_error_at_a_mean_number_of_classes() -
     """Against as many classes everywhere, and as many as give each position the same expected error."""
     probs_NV = log_probs("laptop-3b").softmax(1)
     errors_NU = torch.stack([WaterFilling(classes).squared_error(probs_NV) for classes in range(1, 81)], 1)
-    for level, over_equal, over_fixed in ((0.2, 1.08, 1.16), (0.043, 1.16, 1.45), (0.02, 1.25, 1.59)):
+    for level, over_equal, over_fixed in ((0.2, 1.08, 1.16), (0.04, 1.17, 1.41), (0.02, 1.25, 1.59)):
         target = AdaptiveWaterFilling(level)
         kept = float(target.wanted(probs_NV.topk(80).values).double().mean())
         reached = ((errors_NU > error).sum(1).clamp_max(79) for error in np.geomspace(1e-4, 1, 4000))
@@ -181,15 +181,16 @@ def test_a_prior_shrinks_what_is_drawn_or_does_not() -> None:
         assert float(error) == pytest.approx(float((rest_V * np.maximum(level - rest_V, 0)).sum()), rel=1e-6)
 
 
-def test_an_offer_is_no_worse_than_wanted_and_cheapest_where_levels_are_equal() -> None:
-    probs_NV = teacher()
+def test_an_offer_is_no_worse_than_wanted() -> None:
+    probs_NV = teacher().float()
     law = often(probs_NV)
     found = offer(Wanted(1.0, absolute=False), probs_NV, LENGTH, law)
     points = {name: one for name, one in found.points.items() if one is not None}
     assert set(points) == set(FAMILIES) and points["RS-KD"].target == REFERENCE
     assert all(one.error <= found.reference.error * (1 + 1e-9) for one in points.values())
-    assert min(points, key=lambda name: points[name].size.coded) == "Adaptive water-filling"
-    assert points["Adaptive water-filling"].size.coded < 0.55 * found.reference.size.packed
+    for name in ("Systematic", "Adaptive water-filling"):
+        assert points[name].size.coded < 0.55 * found.reference.size.packed
+        assert points[name].size.coded < 0.9 * found.reference.size.coded
     left_out_V = probs_NV.mean(0) - drawn_once(found.top_k.target, probs_NV).dense(CLASSES).mean(0)
     assert found.overtaken == pytest.approx(found.reference.error / float(left_out_V.square().sum()), rel=1e-4)
     same = offer(Wanted(found.reference.error, absolute=True), probs_NV, LENGTH, law)
@@ -243,7 +244,7 @@ def test_the_probe_measures_beside_the_closed_forms(place: tuple[Path, Machine],
     elif "error_ratio" in metrics:
         assert metrics["error_ratio"] == pytest.approx(1, abs=0.25)
     assert isinstance(target, WaterFilling) == ("with_prior" in metrics)
-    assert metrics.get("with_prior", 0.5) < 1
+    assert 0 < metrics.get("with_prior", 0.5) < 1
     if not isinstance(target, TopK | WithoutReplacement):
         assert metrics["mass"] == pytest.approx(1, abs=1e-5)
 
@@ -274,9 +275,11 @@ def test_cache_plan_says_what_each_draw_would_weigh(
     assert "Draws on 120 positions of 3B" in said  # whole sequences of 24
     assert all(name in said for name in FAMILIES) and "Top-K (biased)" in said
     reference = next(line for line in said.splitlines() if "RS-KD, 50 draws" in line)
-    shown = re.search(r"([0-9.]+) +([0-9.]+) TB +100%", reference)
+    shown = re.search(r"([0-9.]+) +([0-9.]+) +([0-9.]+) TB +([0-9]+)%", reference)
+    assert shown
+    packed, coded, written, share = map(float, shown.groups())
     # printed with one decimal of a byte, three digits of a terabyte
-    assert shown and float(shown[2]) == pytest.approx(float(shown[1]), rel=0.01)
+    assert written == pytest.approx(coded, rel=0.01) and share == pytest.approx(100 * coded / packed, abs=1)
 
 
 def test_cache_plan_of_a_recipe_is_that_of_its_teacher(

@@ -72,7 +72,7 @@ def test_a_curve_is_a_panel_at_its_first_middle_and_last_place(tmp_path: Path) -
     assert [panel.title for panel in found] == [
         f"Angle (degrees)\u00a0↓, {n} tokens" for n in ("1,024", "8,192", "32,768")
     ]
-    assert found[0].values["Few, 1"].value == pytest.approx(61) and found[-1].values["CE"].value == pytest.approx(11)
+    assert found[0].values["Few, 1"].value == pytest.approx(61) and found[-1].values["None, 9"].value == pytest.approx(11)
 
 
 def test_it_draws_what_is_there(tmp_path: Path) -> None:
@@ -81,6 +81,9 @@ def test_it_draws_what_is_there(tmp_path: Path) -> None:
     assert [axes.get_yscale() for axes in whole.axes] == ["linear", "linear"]
     without = figures.drawn(given(tmp_path / "b", small(), without="ece"))
     assert without is not None and len(without.axes) == 1
+    # as where only another exhibit's runs are there
+    assert figures.drawn(given(tmp_path / "c", small(), without="bytes")) is None
+    assert figures.drawn(given(tmp_path / "d", small(curve="by_tokens"), without="bytes")) is None
     nothing: figures.Voices = {"logged": [], "yours": []}
     empty = {voice: frame(small(), [], voice) for voice in nothing}
     assert figures.drawn(gathered(small(), empty, nothing)) is None

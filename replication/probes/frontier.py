@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from replication.caching import BATCH, frequencies, teacher_for
-from replication.expected import corrected_error, expected_classes, expected_error
+from replication.expected import SHARES, corrected_error, expected_classes, expected_error
 from replication.frontier import mean, size_of
 from replication.machine import Machine
 from replication.model import logits_of
@@ -29,12 +28,14 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     `mass`, the sum of the weights; `bias`: the squared length of the mean distance over all positions, which is what a
     batch of them cannot average away. `packed_bytes` and `coded_bytes` a position, of the codecs (`frontier.Size`).
     Where there are closed forms `expected_classes`, `expected_error`, and `error_ratio`, measured over expected. Of
-    WaterFilling `with_prior` too: the error with the text's unigram law as a control variate, over that without. Each
-    position has its best share of the law, which a cache would have to store: less than that is not to be had.
+    WaterFilling `with_prior` too: that error with the best share of the text's unigram law as a control variate, over
+    the one without.
     """
     teacher, target = teacher_for(run, machine), run.recipe.target
     rows_R = order_of(run, data)[: run.scale.probe_sequences]
     frequencies_V, sums = frequencies(data.train), dict[str, float]()
+    prior_V = torch.from_numpy(frequencies_V / frequencies_V.sum()).to(machine.device)
+    error_S = torch.zeros(len(SHARES), dtype=torch.float64, device=machine.device)
     off_V = torch.zeros(data.tokenizer.vocabulary, dtype=torch.float64, device=machine.device)
     for indices_B in tqdm(np.split(rows_R, range(BATCH, len(rows_R), BATCH)), desc=run.id, unit="batch", mininterval=2):
         rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
@@ -44,18 +45,19 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
         probs_NV = logits_BLV.flatten(0, 1).float().softmax(-1)
         off_NV = kept.dense(probs_NV.shape[1]) - probs_NV
         off_V += off_NV.sum(0, dtype=torch.float64)
+        if isinstance(target, WaterFilling):
+            error_S += corrected_error(target, probs_NV.double(), prior_V).sum(0)
         size = size_of(target, kept, data.train.length, frequencies_V)
         sizes = {"packed_bytes": size.packed, "coded_bytes": size.coded}
-        prior = of_prior(target, probs_NV, frequencies_V)
-        for name, value in (measured(kept, off_NV) | expected(target, probs_NV) | sizes | prior).items():
+        for name, value in (measured(kept, off_NV) | expected(target, probs_NV) | sizes).items():
             sums[name] = sums.get(name, 0.0) + value * len(probs_NV)
     positions = len(rows_R) * data.train.length
     metrics = {name: total / positions for name, total in sums.items()}
     metrics["bias"] = float((off_V / positions).square().sum())
     if metrics.get("expected_error", 0.0) > 0:
         metrics["error_ratio"] = metrics["squared_error"] / metrics["expected_error"]
-    if "corrected" in metrics:
-        metrics["with_prior"] = metrics.pop("corrected") / metrics.pop("uncorrected")
+    if isinstance(target, WaterFilling):
+        metrics["with_prior"] = float(error_S.min() / error_S[0])
     return metrics, {}
 
 
@@ -66,15 +68,6 @@ def measured(kept: AnyTarget, off_NV: Tensor) -> dict[str, float]:
         "mass": 1 + float(off_NV.sum(1, dtype=torch.float64).mean()),
         "squared_error": float(off_NV.square().sum(1, dtype=torch.float64).mean()),
     }
-
-
-def of_prior(target: Target, probs_NV: Tensor, frequencies_V: NDArray[np.int64]) -> dict[str, float]:
-    """Water-filling's error with and without a share of the unigram law."""
-    if not isinstance(target, WaterFilling):
-        return {}
-    prior_V = torch.from_numpy(frequencies_V / frequencies_V.sum()).to(probs_NV.device)
-    error_NS = corrected_error(target, probs_NV.double(), prior_V)
-    return {"corrected": float(error_NS.amin(1).mean()), "uncorrected": float(error_NS[:, 0].mean())}
 
 
 def expected(target: Target, probs_NV: Tensor) -> dict[str, float]:
