@@ -72,7 +72,8 @@ def test_a_curve_is_a_panel_at_its_first_middle_and_last_place(tmp_path: Path) -
     assert [panel.title for panel in found] == [
         f"Angle (degrees)\u00a0↓, {n} tokens" for n in ("1,024", "8,192", "32,768")
     ]
-    assert found[0].values["Few, 1"].value == pytest.approx(61) and found[-1].values["None, 9"].value == pytest.approx(11)
+    assert found[0].values["Few, 1"].value == pytest.approx(61)
+    assert found[-1].values["None, 9"].value == pytest.approx(11)
 
 
 def test_it_draws_what_is_there(tmp_path: Path) -> None:
