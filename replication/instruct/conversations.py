@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import io
 import json
 import sysconfig
@@ -23,6 +22,7 @@ from typing import Any
 from replication.corpus import FOREIGN, Corpus, collect, content, files_under, hub_rows, kind_of
 from replication.instruct.chat import Conversation, Turn, conversation
 
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 UNWANTED = {"test", "tests", "idle_test"}  # they document little
 
 
@@ -84,14 +84,22 @@ def docstrings(root: Path) -> Iterator[Conversation]:
                 tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):  # files that are broken on purpose
             continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                said = inspect.cleandoc(ast.get_docstring(node) or "").partition("\n\n")[0]
-                if said:
-                    yield Turn("user", f"What is this?\n{heading(node)}"), Turn("assistant", " ".join(said.split()))
+        for node in definitions(tree.body):
+            said = (ast.get_docstring(node) or "").partition("\n\n")[0]
+            if said:
+                yield Turn("user", f"What is this?\n{heading(node)}"), Turn("assistant", " ".join(said.split()))
 
 
-def heading(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
+def definitions(body: Iterable[ast.stmt]) -> Iterator[Definition]:
+    """Those of a module and of its classes; what lies within functions is nobody's to use."""
+    for node in body:
+        if isinstance(node, Definition):
+            yield node
+        if isinstance(node, ast.ClassDef | ast.If | ast.Try):
+            yield from definitions(node.body)
+
+
+def heading(node: Definition) -> str:
     """'class Chain', 'def heappush(heap, item)'."""
     if isinstance(node, ast.ClassDef):
         return f"class {node.name}"
