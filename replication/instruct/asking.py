@@ -7,8 +7,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
 from replication.corpus import first_line
@@ -76,7 +78,7 @@ def ask(judge: Judge, prompts: Mapping[str, str], log: Ratings) -> None:
     try:
         asyncio.run(ask_all(judge, iter(missing), log, progress))
     except BaseExceptionGroup as group:
-        failed, other = group.split(openai.OpenAIError)
+        failed, other = group.split((openai.OpenAIError, NoCompletionError))
         if failed is None or other is not None:
             raise
         raise ValueError(
@@ -111,17 +113,47 @@ async def rated(client: Any, judge: Judge, key: str, prompt: str) -> Rating:
     replies: list[str] = []
     read = written = 0
     for attempt in range(judge.replies):
-        reply = await client.chat.completions.create(
-            model=judge.model,
-            messages=[{"role": "user", "content": prompt}],
-            temperature=0.0 if attempt == 0 else 1.0,
-            max_tokens=REPLY,
-            seed=attempt,
-        )
-        replies.append((reply.choices[0].message.content or "") if reply.choices else "")
-        if reply.usage is not None:
-            read, written = read + reply.usage.prompt_tokens, written + reply.usage.completion_tokens
+        try:
+            reply = await client.chat.completions.create(
+                model=judge.model,
+                messages=[{"role": "user", "content": prompt}],
+                temperature=0.0 if attempt == 0 else 1.0,
+                max_tokens=REPLY,
+                seed=attempt,
+            )
+            said = Completion.model_validate(reply, from_attributes=True)
+        except (ValidationError, JSONDecodeError):
+            continue
+        replies.append(said.choices[0].message.content or "")
+        if said.usage is not None:
+            read, written = read + said.usage.prompt_tokens, written + said.usage.completion_tokens
         scores = rating(replies[-1])
         if scores is not None:
             return Rating(key, scores, replies, read, written)
+    if len(replies) < judge.replies:  # a page of some other server, say: the judge has not been heard
+        raise NoCompletionError("what it sends is no chat completion")
     return Rating(key, None, replies, read, written)
+
+
+class NoCompletionError(Exception):
+    """A server answered in another language than OpenAI's protocol."""
+
+
+class Message(BaseModel):
+    content: str | None
+
+
+class Choice(BaseModel):
+    message: Message
+
+
+class Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Completion(BaseModel):
+    """What is read of a reply."""
+
+    choices: list[Choice] = Field(min_length=1)
+    usage: Usage | None = None
