@@ -51,7 +51,8 @@ class Column(Entry):
     exact: bool = False  # counts and settings: nothing is rounded
     metric: str = ""  # the record's metric; "" means the same as `key`
     probe: str = ""  # the probe whose run fills this column, by the row's recipe; "" means the row's own run
-    derive: dict[str, str] | None = None  # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}
+    # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}: from rows, or from a column of its own row
+    derive: dict[str, str] | None = None
     why: str = ""  # why the suite leaves this column empty, when it does
     average_of: list[str] = Field(default_factory=list)  # the columns (tasks) whose mean this one is printed to be
     weights: list[float] = Field(default_factory=list)  # their weights, where the mean is weighted
@@ -255,7 +256,7 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
     for column in exhibit.columns:
         derived = column.derive or {}
         for role in set(derived) - {"function", "of"}:
-            if derived[role] not in labels:
+            if derived[role] not in (*labels, *keys):
                 return f"column {column.key!r} derives from row {derived[role]!r}. Rows: {', '.join(labels)}."
         if missing := [key for key in column.average_of if key not in keys]:
             return f"column {column.key!r} averages column {missing[0]!r}. Columns: {', '.join(keys)}."
