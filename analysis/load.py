@@ -90,7 +90,8 @@ def derive(
         there = [r for r in cells[place] if r.seed == seed]
         value = measured(exhibit.row(place[0]), beside or of, there[0]) if there else None
         if value is None:
-            notes.append(f"{column.label} needs {'column' if beside else 'row'} {label!r} at seed {seed}, which is missing.")
+            kind = "column" if beside else "row"
+            notes.append(f"{column.label} needs {kind} {label!r} at seed {seed}, which is missing.")
             return None
         others[role] = value
     own = measured(row, of, record)

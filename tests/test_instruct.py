@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import torch
 from transformers import PreTrainedModel
 
 from paper_tables import spec
+from replication.__main__ import main
 from replication.checkpoint import publish
 from replication.corpus import open_corpus
 from replication.execute import execute
@@ -31,7 +33,7 @@ from replication.instruct.conversations import open_conversations
 from replication.instruct.judge import PROMPT
 from replication.instruct.packed import pack_conversations
 from replication.instruct.questions import SETS, Question, questions, questions_ready
-from replication.machine import this_machine
+from replication.machine import Machine, this_machine
 from replication.model import build
 from replication.plan import Plan, plan, recipes_of
 from replication.recipe import parse
@@ -236,8 +238,28 @@ def trained_judge(tokenizer: Tokenizer, folder: Path) -> Path:
     return folder / "judge"
 
 
+def left_to_ask(
+    folder: Path,
+    stated: dict[str, str],
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> int:
+    """As `judge-cost` says it, which asks nothing."""
+    words = "".join(f'{key} = "{value}"\n' for key, value in {**stated, "probe": "judged"}.items())
+    (folder / "judged.toml").write_text(words)
+    monkeypatch.setenv("RESULTS", str(machine.results))
+    monkeypatch.setenv("ARTIFACTS", str(machine.artifacts))
+    capsys.readouterr()
+    assert main(["judge-cost", str(folder / "judged.toml"), "--scale", str(folder / "small.toml")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    found = re.fullmatch(r"all: .*judge: (\d+) of 30 ratings to ask for.*", said[-1])
+    assert found is not None, said
+    return int(found[1])
+
+
 def test_the_whole_way_to_a_judge_that_transformers_serves(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judge = trained_judge(tokenizer, tmp_path)
     talks = tmp_path / "talks.jsonl"
@@ -262,7 +284,9 @@ def test_the_whole_way_to_a_judge_that_transformers_serves(
         for each in (*list(found.runs.values())[:-1], plain):
             execute(each, machine)
         monkeypatch.setenv("JUDGE_URL", address())
+        assert left_to_ask(tmp_path, stated, machine, monkeypatch, capsys) == 30
         judged = json.loads((execute(run, machine).folder / "summary.json").read_text())
+    assert left_to_ask(tmp_path, stated, machine, monkeypatch, capsys) == 0
     summary = json.loads((machine.results / "small" / plain.id / "summary.json").read_text())
     rouge = summary["metrics"]
     assert rouge["rouge_l"] == pytest.approx((rouge["rouge_l_dolly"] + rouge["rouge_l_vicuna"]) / 2)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from replication.instruct.asking import REPLY, Judge, ask, cost, prices, this_judge
+from replication.instruct.asking import REPLY, Errand, Judge, ask, errand, prices, this_judge
 from replication.instruct.judge import ORDERS, Pair, rating, totals, verdict
 from replication.instruct.ratings import Rating, Ratings
 
@@ -277,11 +277,12 @@ def test_the_cost_is_said_before_anything_is_asked(tmp_path: Path, capsys: pytes
     prompts = {f"{n}": "x" * 400 for n in range(1000)}
     with Ratings(tmp_path / "r.jsonl") as log:
         log.add(Rating("7", (1.0, 1.0), ["1 1"], 1, 1))
-        said = cost(prompts, log, Judge("", "big-judge", prices=(0.9, 2.5)))
-        assert said == (
+        left = errand(prompts, log)
+        assert left.cost(Judge("", "big-judge", prices=(0.9, 2.5))) == (
             "big-judge: 999 of 1,000 ratings to ask for, about 99,900 tokens to read and at most 15,984 to write: "
             "about $0.13"
         )
+        assert left + Errand(1, 2, 3) == Errand(1000, 1002, 399_603)
         with pytest.raises(ValueError, match="The judge at http://127.0.0.1:9/v1 failed: Connection error"):
             ask(Judge("http://127.0.0.1:9/v1", "big-judge", retries=0), prompts, log)
     assert "999 of 1,000 ratings to ask for" in capsys.readouterr().out

@@ -53,15 +53,30 @@ def prices(word: str) -> tuple[float, float] | None:
     return float(parts[0]), float(parts[1])
 
 
-def cost(prompts: Mapping[str, str], done: Ratings, judge: Judge) -> str:
-    """One line, before anything is spent: what is still to be asked. Malformed replies will come on top."""
-    missing = [prompt for key, prompt in prompts.items() if key not in done.found]
-    reads, writes = sum(map(len, missing)) / LETTERS, REPLY * len(missing)
-    line = f"{judge.model}: {len(missing):,} of {len(prompts):,} ratings to ask for, about {reads:,.0f} tokens to read "
-    line += f"and at most {writes:,} to write"
-    if judge.prices is None:
-        return line
-    return f"{line}: about ${(judge.prices[0] * reads + judge.prices[1] * writes) / 1e6:,.2f}"
+@dataclass(frozen=True)
+class Errand:
+    """What is still to be asked. Malformed replies will come on top."""
+
+    ratings: int
+    of: int
+    letters: int  # of their prompts
+
+    def __add__(self, other: Errand) -> Errand:
+        return Errand(self.ratings + other.ratings, self.of + other.of, self.letters + other.letters)
+
+    def cost(self, judge: Judge) -> str:
+        """One line, to be read before anything is spent."""
+        reads, writes = self.letters / LETTERS, REPLY * self.ratings
+        line = f"{judge.model}: {self.ratings:,} of {self.of:,} ratings to ask for, about {reads:,.0f} tokens to read "
+        line += f"and at most {writes:,} to write"
+        if judge.prices is None:
+            return line
+        return f"{line}: about ${(judge.prices[0] * reads + judge.prices[1] * writes) / 1e6:,.2f}"
+
+
+def errand(prompts: Mapping[str, str], log: Ratings) -> Errand:
+    missing = [prompt for key, prompt in prompts.items() if key not in log.found]
+    return Errand(len(missing), len(prompts), sum(map(len, missing)))
 
 
 def ask(judge: Judge, prompts: Mapping[str, str], log: Ratings) -> None:
@@ -72,7 +87,7 @@ def ask(judge: Judge, prompts: Mapping[str, str], log: Ratings) -> None:
     """
     import openai
 
-    tqdm.write(cost(prompts, log, judge))
+    tqdm.write(errand(prompts, log).cost(judge))
     missing = [(key, prompt) for key, prompt in prompts.items() if key not in log.found]
     progress = tqdm(total=len(missing), desc=judge.model, unit="rating", mininterval=1.0)
     try:

@@ -6,11 +6,12 @@ RS-KD App. E.3 and Table 9; only the judge is the paper's, Rouge-L is Gu et al.'
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from replication.instruct.answers import SEEDS, Answer, answers, folder_of, rouge_l
-from replication.instruct.asking import ask, this_judge
+from replication.instruct.asking import Errand, Judge, ask, errand, this_judge
 from replication.instruct.judge import ORDERS, Pair, totals, verdict
 from replication.instruct.questions import SETS, questions, questions_ready
 from replication.instruct.ratings import Ratings
@@ -53,14 +54,8 @@ def judged(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], di
     ValueError, one line, without a judge, and when it fails: what it rated until then is kept.
     """
     judge, found = this_judge(), list(answered(run, data, machine))
-    pairs = [
-        Pair(name, seed, each.number, each.instruction, each.truth[0], each.answer)
-        for name, seed, several in found
-        for each in several
-    ]
-    prompts = {pair.key(order, judge.model): pair.prompt(order) for pair in pairs for order in ORDERS}
-    place = machine.artifacts / run.scale.name / "ratings" / f"{student_of(run).id}.jsonl"
-    with Ratings(place) as log:
+    pairs, prompts = asked_of(found, judge)
+    with Ratings(log_of(run, machine)) as log:
         ask(judge, prompts, log)
         known = log.found
     rated = []
@@ -75,6 +70,27 @@ def judged(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], di
     spent = [known[key] for key in prompts]
     tokens = {"read": [sum(each.tokens_in for each in spent)], "written": [sum(each.tokens_out for each in spent)]}
     return metrics, {"answers": counted(found), "spent": tokens}
+
+
+def outstanding(run: Run, data: Data, machine: Machine, judge: Judge) -> Errand:
+    """What a judge would still be asked of the run's answers, which are made where they lack; it is not asked."""
+    _, prompts = asked_of(list(answered(run, data, machine)), judge)
+    with Ratings(log_of(run, machine)) as log:
+        return errand(prompts, log)
+
+
+def asked_of(found: list[tuple[str, int, list[Answer]]], judge: Judge) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs to be rated, and a judge's prompts by their keys: each pair in both orders."""
+    pairs = [
+        Pair(name, seed, each.number, each.instruction, each.truth[0], each.answer)
+        for name, seed, several in found
+        for each in several
+    ]
+    return pairs, {pair.key(order, judge.model): pair.prompt(order) for pair in pairs for order in ORDERS}
+
+
+def log_of(run: Run, machine: Machine) -> Path:
+    return machine.artifacts / run.scale.name / "ratings" / f"{student_of(run).id}.jsonl"
 
 
 def counted(found: list[tuple[str, int, list[Answer]]]) -> dict[str, list[Any]]:
