@@ -52,7 +52,7 @@ class Column(Entry):
     metric: str = ""  # the record's metric; "" means the same as `key`
     probe: str = ""  # the probe whose run fills this column, by the row's recipe; "" means the row's own run
     recipe: dict[str, Any] = Field(default_factory=dict)  # in which that run's recipe differs from the row's
-    # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}: from rows, or from a column of its own row
+    # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}: from rows, or columns of its own row
     derive: dict[str, str] | None = None
     why: str = ""  # why the suite leaves this column empty, when it does
     average_of: list[str] = Field(default_factory=list)  # the columns (tasks) whose mean this one is printed to be

@@ -31,7 +31,6 @@ from replication.run import Run, data_for
 from replication.scale import Scale, load_scale
 from replication.train import model_folder, record_of
 
-
 JUDGE = (
     "A judge is any server of OpenAI's protocol: JUDGE_URL=http://127.0.0.1:8000/v1 and JUDGE_MODEL=<a model there>; "
     "OPENAI_API_KEY, if it wants one; JUDGE_PRICE=0.9,2.5, dollars per million tokens read and written, for the cost. "
