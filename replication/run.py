@@ -187,7 +187,7 @@ def order_of(run: Run, data: Data) -> np.ndarray:
 
 
 def data_for(run: Run, artifacts: Path) -> Data:
-    if isinstance(run.recipe.tuning, Instructed):
+    if isinstance(run.recipe.tuning, Instructed) and run.recipe.probe == "train":  # its probes read none of it again
         return with_conversations(run, run.recipe.tuning, artifacts)
     corpus = open_corpus(run.scale.corpus_of(run.recipe.text))
     folder, background = artifacts / "text", run.recipe.background
