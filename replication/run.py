@@ -97,7 +97,7 @@ class Run:
         if teacher not in self.scale.roles:
             return None
         read = text if isinstance(background, SameText) else background.text
-        return Run(teacher_recipe(teacher, read, self.scale), self.scale, seed=0)
+        return Run(teacher_recipe(teacher, read), self.scale, seed=0)
 
     @property
     def start(self) -> Run | None:
@@ -106,7 +106,7 @@ class Run:
         if isinstance(recipe.tuning, Instructed):
             return Run(replace(recipe, tuning=Untuned()), self.scale, self.seed)
         if recipe.teacher == "none" and isinstance(recipe.background, OtherText) and recipe.student in self.scale.roles:
-            return Run(teacher_recipe(recipe.student, recipe.background.text, self.scale), self.scale, seed=0)
+            return Run(teacher_recipe(recipe.student, recipe.background.text), self.scale, seed=0)
         return None
 
     def settings(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Run:
         }
         if self.teacher is not None:
             found["teacher"] = shape(self.recipe.teacher, self.teacher.role)
-            found["teacher_tokens"] = self.scale.budget(self.teacher.role.schooling)
+            found["teacher_tokens"] = self.scale.budget("teacher")
         elif self.recipe.teacher != "none":
             found["teacher"] = self.recipe.teacher
         if not isinstance(self.recipe.background, SameText):
@@ -154,9 +154,9 @@ class Run:
         return found
 
 
-def teacher_recipe(role: str, text: str, scale: Scale) -> Recipe:
+def teacher_recipe(role: str, text: str) -> Recipe:
     """A teacher is simply a run: a larger student trained on the text itself."""
-    return Recipe(student=role, teacher="none", tokens=scale.role(role).schooling, text=text, target=OneHot())
+    return Recipe(student=role, teacher="none", tokens="teacher", text=text, target=OneHot())
 
 
 def shape(name: str, role: Role) -> str:

@@ -39,7 +39,6 @@ class Role(Entry):
     tied: bool = False  # input and output embeddings shared
     vocabulary: int | None = None  # classes, where they are not the tokenizer's: a model that is costed, never trained
     length: str  # of the sequences it is trained on, in the paper's words
-    schooling: str = "teacher"  # tokens that it is trained on to be a teacher, in words of the scale
     optimiser: Optimiser
 
 
