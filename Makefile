@@ -26,6 +26,7 @@ help: ## list every target with one line
 	@echo "Variables: SCALE=$(SCALE) (smoke, laptop, h100-sweep, h100, paper)  SEEDS=\"$(SEEDS)\"  CORES=$(CORES)"
 	@echo "           PROFILE=$(PROFILE) (local, slurm, kubernetes, or a folder of your own) where replicate-... runs"
 	@echo "           TASK_DATA=<folder> task data of the downstream columns; hub: from the Hugging Face hub"
+	@echo "           JUDGE_URL=<address> JUDGE_MODEL=<name> a judge for RS-KD's Table 9: python -m replication judge-cost -h"
 	@echo "           PYTHON=$(PYTHON) builds .venv;  PY=python uses the Python you stand in, and builds nothing"
 	@echo "           GPU=h100 (h200, a100) makes plans speak of that GPU's hours"
 	@echo "           TORCH_INDEX=<url> a package index with another build of PyTorch, the CPU-only one for example"

@@ -28,8 +28,14 @@ def percent_saved(value: float, *, base: float) -> float | None:
     return 100 * (1 - value / base) if base else None
 
 
+def minus(value: float, *, base: float) -> float | None:
+    """How much more than the base; None where both diverged."""
+    return None if math.isinf(value) and math.isinf(base) else value - base
+
+
 FUNCTIONS: dict[str, Callable[..., float | None]] = {
     "gap_closed": gap_closed,
     "times": times,
     "percent_saved": percent_saved,
+    "minus": minus,
 }

@@ -73,7 +73,7 @@ def derive(
     cells: dict[tuple[str, str], list[Record]],
     notes: list[str],
 ) -> float | None:
-    """A derived cell at one seed: the row's own value and those of the rows it refers to, paired by seed."""
+    """A derived cell at one seed: the row's own value and those of the rows, or of its columns, that it refers to."""
     assert column.derive is not None
     name = column.derive["function"]
     if name not in FUNCTIONS:
@@ -83,12 +83,15 @@ def derive(
     for role, label in column.derive.items():
         if role in ("function", "of"):
             continue
-        if (label, column.key) not in cells:
-            raise ValueError(f"{exhibit.name}, {column.key!r}: {role} = {label!r} is no row of the exhibit.")
-        there = [r for r in cells[label, of.key if (label, of.key) in cells else column.key] if r.seed == seed]
-        value = measured(exhibit.row(label), of, there[0]) if there else None
+        beside = next((other for other in exhibit.columns if other.key == label), None)
+        if beside is None and (label, column.key) not in cells:
+            raise ValueError(f"{exhibit.name}, {column.key!r}: {role} = {label!r} is no row or column of the exhibit.")
+        place = (row.label, label) if beside else (label, of.key if (label, of.key) in cells else column.key)
+        there = [r for r in cells[place] if r.seed == seed]
+        value = measured(exhibit.row(place[0]), beside or of, there[0]) if there else None
         if value is None:
-            notes.append(f"{column.label} needs row {label!r} at seed {seed}, which is missing.")
+            kind = "column" if beside else "row"
+            notes.append(f"{column.label} needs {kind} {label!r} at seed {seed}, which is missing.")
             return None
         others[role] = value
     own = measured(row, of, record)

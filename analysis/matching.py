@@ -118,7 +118,8 @@ def of_one_meaning(records: list[Record]) -> tuple[list[Record], list[Record]]:
     """Records whose sizes' names stand for one thing (the more common one), and the others."""
 
     def words(record: Record) -> str:
-        return json.dumps([record.config.recipe.get(key) for key in ("student", "teacher", "tokens", "probe")])
+        keys = ("student", "teacher", "tokens", "background", "tuning", "probe")
+        return json.dumps([record.config.recipe.get(key) for key in keys])
 
     def meaning(record: Record) -> str:
         return json.dumps(record.config.settings, sort_keys=True)

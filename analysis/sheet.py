@@ -133,7 +133,7 @@ def meanings(records: list[Record]) -> list[str]:
     """What the recipes' words stand for: 'student 300M: ...', each once."""
     found: dict[str, None] = {}
     for record in records:
-        for key in ("student", "teacher", "tokens", "tasks"):
+        for key in ("student", "teacher", "teacher_read", "adapted_for", "tokens", "tuned_on", "tasks", "judge"):
             if key in record.config.settings:
                 word, value = str(record.config.recipe.get(key, "")), compact(record.config.settings[key])
                 found[f"{key} {value}" if value.startswith(word) else f"{key} {word}: {value}"] = None

@@ -51,7 +51,9 @@ class Column(Entry):
     exact: bool = False  # counts and settings: nothing is rounded
     metric: str = ""  # the record's metric; "" means the same as `key`
     probe: str = ""  # the probe whose run fills this column, by the row's recipe; "" means the row's own run
-    derive: dict[str, str] | None = None  # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}
+    recipe: dict[str, Any] = Field(default_factory=dict)  # in which that run's recipe differs from the row's
+    # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}: from rows, or columns of its own row
+    derive: dict[str, str] | None = None
     why: str = ""  # why the suite leaves this column empty, when it does
     average_of: list[str] = Field(default_factory=list)  # the columns (tasks) whose mean this one is printed to be
     weights: list[float] = Field(default_factory=list)  # their weights, where the mean is weighted
@@ -144,11 +146,13 @@ class Exhibit(Entry):
         return None if row.recipe is None else self.stated(row.recipe)
 
     def recipe_of_cell(self, row: Row, column: Column) -> dict[str, Any] | None:
-        """The recipe whose record fills this cell: the row's, unless it has a companion for the column, or a probe."""
+        """The recipe whose record fills this cell: the row's, with what the column says; or its companion there."""
         if column.key in row.companions:
             return self.stated(row.companions[column.key])
         own = self.recipe_of(row)
-        return {**own, "probe": column.probe} if own is not None and column.probe else own
+        if own is None:
+            return None
+        return {**own, **column.recipe, **({"probe": column.probe} if column.probe else {})}
 
     def stated(self, recipe: dict[str, Any] | str) -> dict[str, Any]:
         own = named_recipes(self.paper)[recipe] if isinstance(recipe, str) else recipe
@@ -255,7 +259,7 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
     for column in exhibit.columns:
         derived = column.derive or {}
         for role in set(derived) - {"function", "of"}:
-            if derived[role] not in labels:
+            if derived[role] not in (*labels, *keys):
                 return f"column {column.key!r} derives from row {derived[role]!r}. Rows: {', '.join(labels)}."
         if missing := [key for key in column.average_of if key not in keys]:
             return f"column {column.key!r} averages column {missing[0]!r}. Columns: {', '.join(keys)}."

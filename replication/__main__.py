@@ -21,17 +21,27 @@ from replication.caching import Need, build, frequencies, teacher_for
 from replication.execute import execute
 from replication.frontier import probabilities
 from replication.history import history
+from replication.instruct.asking import Errand, this_judge
 from replication.machine import Machine, this_machine
 from replication.offer import Wanted, offer, tokens
 from replication.offer import show as show_offer
 from replication.pace import CPU, calibrated, gpu
 from replication.parallel import leave
-from replication.plan import Plan, plan
+from replication.plan import Plan, plan, student_of
+from replication.probes.answers import outstanding
 from replication.recipe import Recipe, parse, read, seeds
 from replication.run import Run, data_for
 from replication.scale import Scale, load_scale
 from replication.target import at_least_one
 from replication.train import model_folder, record_of
+
+JUDGE = (
+    "A judge is any server of OpenAI's protocol: JUDGE_URL=http://127.0.0.1:8000/v1 and JUDGE_MODEL=<a model there>; "
+    "OPENAI_API_KEY, if it wants one; JUDGE_PRICE=0.9,2.5, dollars per million tokens read and written, for the cost. "
+    "The answers are what `make replicate-table-9 TASK_DATA=<folder>` made; the same command with JUDGE_URL and "
+    "JUDGE_MODEL has them rated, each beside the true answer in both orders. Every rating goes into a log at once: "
+    "stopped anywhere, it goes on from there."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,6 +80,15 @@ def parser() -> argparse.ArgumentParser:
     sizes(planned)
     planned.add_argument("--gpu", default="", help="h100, h200 or a100: the hours are this GPU's; none: this machine's")
     planned.set_defaults(action=show_plan)
+
+    judge = actions.add_parser(
+        "judge-cost",
+        help="what a judge would still be asked of an exhibit's answers, and what that costs; nobody is asked",
+        description=JUDGE,
+    )
+    judge.add_argument("exhibit", help="rskd/table09, whose students have answered already")
+    sizes(judge)
+    judge.set_defaults(action=judge_cost)
 
     cache = actions.add_parser("cache", help="build, verify or measure caches of sparse targets")
     verbs = cache.add_subparsers(required=True, metavar="VERB")
@@ -178,6 +197,18 @@ def show_plan(options: argparse.Namespace) -> None:
     # a pipe has no width of its own
     console = Console(width=None if sys.stdout.isatty() else 200)
     invoice.show(bill(found, machine, past), title, scale, pace, console)
+
+
+def judge_cost(options: argparse.Namespace) -> None:
+    judge, machine, total = this_judge(), this_machine(), Errand(0, 0, 0)
+    runs = [run for run in plan_of(options, options.exhibit).runs.values() if run.recipe.probe == "judged"]
+    if not runs:
+        raise ValueError(f"{options.exhibit} has nothing that a judge rates; rskd/table09 has.")
+    for run in runs:
+        found = outstanding(run, data_for(run, machine.artifacts), machine, judge)
+        print(f"{student_of(run).id}: {found.cost(judge)}")
+        total += found
+    print(f"all: {total.cost(judge)}")
 
 
 def build_caches(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Corpus: documents in a fixed order, their fingerprint, and which of them are held out.
 
     stdlib                                          the Python standard library's own sources and texts
+    package:<name>                                  the sources and texts of an installed Python package
     path:<folder or file>[#column]                  .txt, .jsonl, .parquet, each also as .gz
     hub:<name>[:config][#column][@revision]         a Hugging Face data set, split "train"
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -87,7 +89,9 @@ def open_corpus(spec: str) -> Corpus:
     """
     kind, _, rest = spec.partition(":")
     if spec == "stdlib":
-        return collect("stdlib", standard_library(Path(sysconfig.get_paths()["stdlib"])))
+        return collect("stdlib", sources(Path(sysconfig.get_paths()["stdlib"])))
+    if kind == "package" and rest:
+        return collect(spec, sources(package(rest)))
     if kind == "path" and rest:
         place, column = path_and_column(rest)
         name = f"path:{place.resolve().name}" + (f"#{column}" if column != COLUMN else "")
@@ -95,7 +99,7 @@ def open_corpus(spec: str) -> Corpus:
     if kind == "hub" and rest:
         return collect(*hub_documents(rest))
     raise ValueError(
-        f"Unknown corpus {spec!r}. Known: 'stdlib', 'path:<folder or file>[#column]', "
+        f"Unknown corpus {spec!r}. Known: 'stdlib', 'package:<name>', 'path:<folder or file>[#column]', "
         f"'hub:<name>[:config][#column][@revision]'."
     )
 
@@ -122,7 +126,14 @@ def collect(name: str, texts: Iterable[str | None]) -> Corpus:
 READABLE = "A corpus needs .txt, .jsonl or .parquet files (also .gz) with text in them."
 
 
-def standard_library(root: Path) -> Iterator[str | None]:
+def package(name: str) -> Path:
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(f"No package {name!r} with sources in this Python. Name one that is installed.")
+    return Path(found.submodule_search_locations[0])
+
+
+def sources(root: Path) -> Iterator[str | None]:
     for path in files_under(root, unwanted=FOREIGN):
         if path.suffix in (".py", ".txt", ".rst"):
             try:
@@ -252,7 +263,20 @@ HUB_SPEC = re.compile(r"(?P<name>[^:#@]+)(:(?P<config>[^#@]+))?(#(?P<column>[^@]
 
 
 def hub_documents(rest: str) -> tuple[str, Iterable[str | None]]:
-    """(name with the resolved revision, texts). The name is itself a spec: it opens the same documents again.
+    """(name with the resolved revision, texts). The name is itself a spec: it opens the same documents again."""
+    recorded, rows, column = hub_rows(rest)
+    name = rest.partition("@")[0].partition("#")[0].partition(":")[0]
+    if column not in rows.column_names:
+        raise ValueError(
+            f"Data set {name!r} has no column {column!r}, but {', '.join(rows.column_names)}. Name one, as in "
+            f"'hub:{name}#column'."
+        )
+    texts = (checked_text(row[column], column, f"{name}, row {index}") for index, row in enumerate(rows, start=1))
+    return recorded, texts
+
+
+def hub_rows(rest: str) -> tuple[str, Any, str]:
+    """(name with the resolved revision, a `datasets.Dataset`, the column that is named).
 
     The data set is downloaded and stored once by `datasets`; a stream shuffled or resumed there would lose rows. All
     its text then lies in memory: name a config of a size that fits.
@@ -275,12 +299,6 @@ def hub_documents(rest: str) -> tuple[str, Iterable[str | None]]:
             f"Cannot load data set {name!r} from the hub: {first_line(error)}. Check its name, config, revision and "
             f"your connection, or use 'path:' with files of your own."
         ) from None
-    if column not in rows.column_names:
-        raise ValueError(
-            f"Data set {name!r} has no column {column!r}, but {', '.join(rows.column_names)}. Name one, as in "
-            f"'hub:{name}#column'."
-        )
     recorded = f"hub:{Path(name).resolve().name if local else name}" + (f":{config}" if config else "")
     recorded += (f"#{column}" if column != COLUMN else "") + (f"@{revision}" if revision else "")
-    texts = (checked_text(row[column], column, f"{name}, row {index}") for index, row in enumerate(rows, start=1))
-    return recorded, texts
+    return recorded, rows, column

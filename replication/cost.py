@@ -118,7 +118,7 @@ class Cost:
     @cached_property
     def taught(self) -> int:
         """Steps that ask for a target."""
-        steps, recipe = self.run.steps, self.run.recipe
+        steps, recipe = self.run.steps, self.run.recipe.lesson
         if not recipe.uses_teacher or recipe.positions.asks_target:
             return steps if recipe.uses_teacher else 0
         return sum(recipe.schedule(step / steps)[0] > 0 for step in range(steps))
@@ -126,12 +126,12 @@ class Cost:
     @property
     def asks_teacher(self) -> bool:
         """Whether the teacher runs beside the student, at every token, and no cache stands for it."""
-        return self.run.recipe.uses_teacher and not self.run.recipe.cached
+        return self.run.recipe.lesson.uses_teacher and not self.run.recipe.lesson.cached
 
     @property
     def selected(self) -> float:
         """The share of the positions that meet the heads."""
-        return getattr(self.run.recipe.positions, "keep", 1.0)
+        return getattr(self.run.recipe.lesson.positions, "keep", 1.0)
 
     @property
     def own_step(self) -> Work:
@@ -151,7 +151,7 @@ class Cost:
     def teacher_step(self) -> Work:
         """What a teacher beside it adds."""
         found = reading(self.teacher, self.sequences, self.run.length, self.sequences)
-        if self.teacher is None or not isinstance(self.run.recipe.target, Full):
+        if self.teacher is None or not isinstance(self.run.recipe.lesson.target, Full):
             return found
         return found + Work(flops=(self.selected - 1) * self.batch * 2 * self.teacher.head)
 

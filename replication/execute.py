@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from replication.evaluate.suites import SUITES
 from replication.machine import Machine
+from replication.probes.answers import judged, of_answers
 from replication.probes.cost import cost
 from replication.probes.draws import draws
 from replication.probes.frontier import frontier
@@ -26,6 +27,8 @@ PROBES = {
     "draws": draws,
     "martingale": martingale,
     "speculative": speculative,
+    "answers": of_answers,
+    "judged": judged,
     **dict.fromkeys(SUITES, zero_shot),
 }
 

@@ -13,6 +13,8 @@ from replication.recipe import Recipe, parse
 from replication.run import Run
 from replication.scale import Scale
 
+OF_STUDENTS = ("martingale", "speculative", *SUITES, "answers", "judged")  # probes of a trained student
+DOWNLOADED = (*SUITES, "answers")  # whose questions are a download
 UNTAUGHT = ("throughput", "cost")  # probes of what a step takes, which the teacher's weights do not change
 
 
@@ -25,7 +27,7 @@ class Plan:
 
     def add(self, run: Run) -> None:
         if run.teacher is not None and run.recipe.probe not in UNTAUGHT:
-            self.teachers[run.teacher.id] = run.teacher
+            self.teachers |= {each.id: each for each in [*students(run.teacher), run.teacher]}
         for student in students(run):
             self.add(student)
         self.runs[run.id] = run
@@ -33,16 +35,16 @@ class Plan:
     @property
     def needs(self) -> list[Need]:
         """The caches that these runs read."""
-        return [
-            Need(run) for run in self.runs.values() if run.recipe.cached and run.recipe.probe in ("train", "storage")
-        ]
+        return [Need(run) for run in self.runs.values() if run.recipe.reads_cache]
 
 
 def students(run: Run) -> list[Run]:
-    """The runs whose trained weights a probe reads."""
+    """The runs whose trained weights a probe reads, or from whose weights a run goes on."""
     if run.recipe.probe == "gradients":
         return [fullkd_student(run)]
-    return [student_of(run)] if run.recipe.probe in ("martingale", "speculative", *SUITES) else []
+    if run.recipe.probe == "train":
+        return [] if run.start is None else [run.start]
+    return [student_of(run)] if run.recipe.probe in OF_STUDENTS else []
 
 
 def fullkd_student(run: Run) -> Run:
@@ -84,6 +86,9 @@ def recipes_of(exhibit: spec.Exhibit, row: spec.Row) -> list[dict[str, object]]:
 
 
 def asked_for(exhibit: spec.Exhibit, column: spec.Column) -> bool:
-    """Downstream tasks are a download, so beside other columns they are run only where TASK_DATA names their data."""
-    alone = all(other.probe in SUITES for other in exhibit.columns)
-    return column.probe not in SUITES or alone or bool(os.environ.get("TASK_DATA"))
+    """Downstream tasks are a download, so beside other columns they are run only where TASK_DATA names their data; a
+    judge costs money, so it is asked only where JUDGE_URL says where it is."""
+    if column.probe == "judged":
+        return bool(os.environ.get("JUDGE_URL"))
+    alone = all(other.probe in (*DOWNLOADED, "judged") for other in exhibit.columns)
+    return column.probe not in DOWNLOADED or alone or bool(os.environ.get("TASK_DATA"))

@@ -87,5 +87,20 @@ class HardTokens(Policy):
         return (weight_N / weight_N.mean()).view_as(confidence_BL)
 
 
-Positions = AllPositions | TopFraction | HardTokens
-POSITIONS = {cls.__name__: cls for cls in (AllPositions, TopFraction, HardTokens)}
+@dataclass(frozen=True)
+class Responses(Policy):
+    """In each sequence the positions whose label the target has, equally: of packed conversations, their responses.
+
+    Every sequence weighs the same, as where each is a micro-batch of its own, so that no split of a batch matters. One
+    without such a position weighs nothing.
+    """
+
+    asks_target = True
+
+    def __call__(self, signals: Signals) -> Tensor:
+        said_BL = (signals.confidence() > 0).float()
+        return said_BL / said_BL.mean(1, keepdim=True).clamp_min(torch.finfo(said_BL.dtype).tiny)
+
+
+Positions = AllPositions | TopFraction | HardTokens | Responses
+POSITIONS = {cls.__name__: cls for cls in (AllPositions, TopFraction, HardTokens, Responses)}

@@ -13,9 +13,10 @@ from typing import Any
 
 from replication.divergences import DIVERGENCES, Divergence, ForwardKL
 from replication.evaluate.suites import SUITES
-from replication.positions import POSITIONS, AllPositions, Positions
+from replication.positions import POSITIONS, AllPositions, Positions, Responses
 from replication.samples import SAMPLES, AllSamples, Samples
 from replication.schedules import SCHEDULES, Constant, Schedule
+from replication.stages import BACKGROUNDS, TUNINGS, Background, Instructed, SameText, Tuning, Untuned
 from replication.targets import SAMPLED, TARGETS, Full, OneHot, Target
 
 
@@ -40,7 +41,9 @@ KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
 PROBES = (
     *("train", "gradients", "frontier", "storage", "draws", "martingale", "throughput", "cost", "speculative"),
     *SUITES,
+    *("answers", "judged"),
 )
+OF_DISTILLATION = ("gradients", "storage", "draws", "throughput", "cost")  # probes that no tuning changes
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Recipe:
     # "cache", "online", "fresh": online and drawn anew each epoch; auto: sparse targets from a cache, dense ones online
     delivery: str = "auto"
     alignment: Same | Different = field(default_factory=Same)
+    background: Background = field(default_factory=SameText)
+    tuning: Tuning = field(default_factory=Untuned)
     probe: str = "train"
 
     def __post_init__(self) -> None:
@@ -79,6 +84,8 @@ class Recipe:
             raise ValueError(
                 "Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'."
             )
+        if isinstance(self.tuning, Instructed) and self.probe in OF_DISTILLATION:
+            raise ValueError(f"Probe {self.probe!r} measures distillation, which tuning does not change: leave it out.")
 
     @property
     def cached(self) -> bool:
@@ -89,6 +96,19 @@ class Recipe:
         """Whether training itself, not only evaluation, needs the teacher's distribution."""
         return not isinstance(self.target, OneHot)
 
+    @property
+    def lesson(self) -> Recipe:
+        """The recipe of the training steps themselves: this one or, of a tuned student, that of its tuning."""
+        if isinstance(self.tuning, Untuned):
+            return self
+        text, tokens = self.tuning.text, self.tuning.tokens
+        return Recipe(self.student, "none", tokens, text, target=OneHot(), positions=Responses())
+
+    @property
+    def reads_cache(self) -> bool:
+        """Whether the run itself does, not one that it builds on."""
+        return self.lesson.cached and self.probe in ("train", "storage")
+
 
 AXES: dict[str, dict[str, Any]] = {
     "target": TARGETS,
@@ -97,6 +117,8 @@ AXES: dict[str, dict[str, Any]] = {
     "samples": SAMPLES,
     "schedule": SCHEDULES,
     "alignment": ALIGNMENTS,
+    "background": BACKGROUNDS,
+    "tuning": TUNINGS,
 }
 
 

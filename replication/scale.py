@@ -51,7 +51,9 @@ class Scale(Entry):
     corpus_tokens: int | None = None  # of one epoch, about
     lengths: dict[str, int]
     tokens: dict[str, int]
+    texts: dict[str, str] = {}  # corpora beside the scale's own
     roles: dict[str, Role]
+    tuning: Optimiser | None = None  # of students on instructions, whatever their role (RS-KD Table 19)
     evaluation_sequences: int
     probe_sequences: int  # largest batch of the gradient probe
     task_rows: int | None = None  # of each downstream task, drawn; none: all of them
@@ -70,6 +72,10 @@ class Scale(Entry):
         if name.replace("_", "").isdigit():
             return int(name)
         return self.word("token budget", name, self.tokens)
+
+    def corpus_of(self, text: str) -> str:
+        """The corpus that a recipe's text names: a word of the scale, or a corpus itself; "" is the scale's."""
+        return self.texts.get(text, text) or self.corpus
 
     @property
     def classes(self) -> int:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from replication.cache.reader import Reader
 from replication.draws import Streams
 from replication.head import Head, TeacherStates
+from replication.instruct.packed import Conversations
 from replication.machine import Machine
 from replication.model import head_of, hidden_of, is_linear, logits_of
 from replication.packing import Packing, positions_in
@@ -38,6 +39,17 @@ class FromText:
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
         return one_hot(labels_BL.reshape(-1))
+
+
+@dataclass(frozen=True)
+class FromResponses:
+    """The ground truth where it is part of a response; nowhere else has the target any weight."""
+
+    conversations: Conversations
+
+    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
+        said_BL = torch.from_numpy(self.conversations.responses(indices_B)).to(labels_BL.device)
+        return SparseTarget(labels_BL.reshape(-1, 1), said_BL.reshape(-1, 1).float())
 
 
 @dataclass(frozen=True)

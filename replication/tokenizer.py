@@ -34,6 +34,7 @@ class Tokenizer:
 
     backend: tokenizers.Tokenizer
     end_of_text: int
+    chat_template: str | None = None  # for what talks to a tuned student; no id depends on it
 
     @cached_property
     def vocabulary(self) -> int:
@@ -69,6 +70,8 @@ class Tokenizer:
             "pad_token": end,
             "clean_up_tokenization_spaces": False,
         }
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
         (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -23,8 +23,18 @@ from replication.recipe import Different, changed, methods_of, resolved
 from replication.record import Record, provenance, seed_for
 from replication.run import Data, Run, data_for, order_of
 from replication.scale import Optimiser
+from replication.sft import code_of_tuning, response_loss
+from replication.stages import Instructed
 from replication.student import Student
-from replication.supervision import FromCache, FromOtherContext, FromText, Prefetched, Supervision, from_teacher
+from replication.supervision import (
+    FromCache,
+    FromOtherContext,
+    FromResponses,
+    FromText,
+    Prefetched,
+    Supervision,
+    from_teacher,
+)
 
 
 def record_of(run: Run, machine: Machine) -> Record:
@@ -80,13 +90,15 @@ def train(run: Run, machine: Machine) -> Record:
 
     weights = weights_of(training.student)
     if world.first:
-        student = starting_point(run, data).to(machine.device)
+        student, measured = starting_point(run, data, machine).to(machine.device), run.scale.evaluation_sequences
+        before = response_loss(student, data, measured, machine)
         student.load_state_dict(weights)
-        metrics, curves = evaluate(
-            student, teacher, data.validation, run.scale.evaluation_sequences, data.tokenizer.vocabulary, machine
-        )
+        metrics, curves = evaluate(student, teacher, data.validation, measured, data.tokenizer.vocabulary, machine)
+        metrics |= {f"{name}_before": value for name, value in before.items()}
+        metrics |= response_loss(student, data, measured, machine)
         metrics |= cached_classes(training.supervision)
         metrics["parameters"] = parameters(student)
+        metrics["tokens_per_parameter"] = run.steps * training.tokens / metrics["parameters"]
         publish(student, data.tokenizer, model_folder(run, machine))
         record.finish(metrics, curves, tokens_per_second=round(speed, 1))
         remove(place)
@@ -99,9 +111,9 @@ class Training:
 
     def __init__(self, run: Run, data: Data, teacher: PreTrainedModel | None, machine: Machine) -> None:
         self.run, self.data, self.machine = run, data, machine
-        model = starting_point(run, data).to(machine.device)
+        model = starting_point(run, data, machine).to(machine.device)
         # looked at before anything wraps the model
-        student = Student(model, run.recipe, data.tokenizer.vocabulary)
+        student = Student(model, run.recipe.lesson, data.tokenizer.vocabulary)
         if machine.compiled:
             compile_layers(model)
             if teacher is not None:
@@ -150,12 +162,13 @@ class Training:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         # a teacher whose word has no weight (SALT's second stage) is not asked
-        heeded = self.run.recipe.schedule(progress)[0] > 0 or self.run.recipe.positions.asks_target
+        lesson = self.run.recipe.lesson
+        heeded = lesson.schedule(progress)[0] > 0 or lesson.positions.asks_target
         supervision = self.supervision if heeded else FromText()
         parts = self.parts(self.step)
         total = torch.zeros((), device=self.machine.device)
         for number, indices_B in enumerate(parts, 1):
-            rows = torch.from_numpy(self.data.train.rows(indices_B % len(self.data.train))).to(self.machine.device)
+            rows = torch.from_numpy(self.data.lesson.rows(indices_B % len(self.data.lesson))).to(self.machine.device)
             tokens_BL, labels_BL = rows[:, :-1], rows[:, 1:]
             target = supervision(indices_B, tokens_BL, labels_BL)
             with synchronised(self.student, last=number == len(parts)):
@@ -178,24 +191,28 @@ class Training:
         batch = self.run.role.optimiser.batch
         epochs_B, places_B = np.divmod(np.arange(step * batch, (step + 1) * batch), len(self.order))
         indices_B = self.order[places_B]
-        if self.run.recipe.delivery == "fresh":
-            indices_B = indices_B + epochs_B * len(self.data.train)
+        if self.run.recipe.lesson.delivery == "fresh":
+            indices_B = indices_B + epochs_B * len(self.data.lesson)
         mine_B = self.machine.world.share(indices_B)
         at_once = self.machine.at_once or len(mine_B)
         if len(mine_B) % at_once:
             raise ValueError(f"AT_ONCE is {at_once}, which does not divide this process's {len(mine_B)} sequences.")
-        if (self.machine.world.size > 1 or at_once < len(mine_B)) and self.run.recipe.positions.whole_batch:
+        positions = self.run.recipe.lesson.positions
+        if (self.machine.world.size > 1 or at_once < len(mine_B)) and positions.whole_batch:
             raise ValueError(
-                f"{type(self.run.recipe.positions).__name__} compares all positions of a batch: run it in one process "
-                "and without AT_ONCE."
+                f"{type(positions).__name__} compares all positions of a batch: run it in one process and without "
+                "AT_ONCE."
             )
         return np.split(mine_B, len(mine_B) // at_once)
 
 
 def open_record(record: Record, run: Run, data: Data) -> None:
+    known = provenance([*methods_of(run.recipe), *methods_of(run.recipe.lesson)])
+    if isinstance(run.recipe.tuning, Instructed):
+        known["methods"]["Instructed"] = code_of_tuning()
     record.open(
         {
-            **provenance(methods_of(run.recipe)),
+            **known,
             "run_id": run.id,
             "recipe": resolved(run.recipe),
             "changed": changed(run.recipe),
@@ -203,13 +220,18 @@ def open_record(record: Record, run: Run, data: Data) -> None:
             "settings": run.settings(),
             "seed": run.seed,
             "corpus": data.corpus,
-            "packing": data.train.fingerprint,
+            "packing": data.lesson.fingerprint,
         }
     )
 
 
-def starting_point(run: Run, data: Data) -> PreTrainedModel:
+def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
     """The student before its first step; under one seed every method starts from the same weights."""
+    if run.start is not None:
+        folder = model_folder(run.start, machine)
+        if not (folder / "config.json").exists():
+            raise ValueError(f"Run {run.start.id}, from which {run.id} goes on, is not trained yet: run it first.")
+        return load(folder).float().train()
     if run.recipe.student in run.scale.roles:
         seed = seed_for(run.seed, "init") % 2**63
         return build(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed).train()
@@ -217,6 +239,8 @@ def starting_point(run: Run, data: Data) -> PreTrainedModel:
 
 
 def supervision_of(run: Run, data: Data, teacher: PreTrainedModel | None, machine: Machine) -> Supervision:
+    if data.conversations is not None:
+        return FromResponses(data.conversations)
     if not run.recipe.uses_teacher:
         return FromText()
     assert teacher is not None

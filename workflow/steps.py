@@ -17,8 +17,8 @@ from replication.record import write
 from replication.run import Run
 from replication.scale import Scale
 
-# of replication.machine: a job must find them as they are here
-SETTINGS = ("AT_ONCE", "AUTOCAST", "SHARDED", "COMPILE")
+# of replication.machine and of a judge, whose key stays in the environment: a job must find them as they are here
+SETTINGS = ("AT_ONCE", "AUTOCAST", "SHARDED", "COMPILE", "JUDGE_URL", "JUDGE_MODEL", "JUDGE_PRICE")
 CLASSES = 128_000  # no tokenizer of the scales has more
 WORD = 16  # bytes of a trained weight: float32 value, gradient and two moments
 
@@ -48,7 +48,7 @@ def steps(found: Plan, scale: Scale, machine: Machine, sizes: list[str], cores: 
         "summary": str(results / scale.name / "{id}" / "summary.json"),
         "teachers": list(found.teachers),
         "timed": [run.id for run in found.runs.values() if run.recipe.probe == "throughput"],
-        "before": {run.id: before(run, found) for run in found.runs.values()},
+        "before": {run.id: before(run, found) for run in (found.teachers | found.runs).values()},
         "caches": str(marker(found, scale, machine).absolute()),
     }
 
@@ -63,7 +63,7 @@ class Before(TypedDict):
 def before(run: Run, found: Plan) -> Before:
     runs = [run.teacher.id] if run.teacher and run.teacher.id in found.teachers else []
     runs += [student.id for student in students(run)]
-    return Before(runs=runs, caches=run.recipe.cached and run.recipe.probe in ("train", "storage"))
+    return Before(runs=runs, caches=run.recipe.reads_cache)
 
 
 def marker(found: Plan, scale: Scale, machine: Machine) -> Path:

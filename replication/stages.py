@@ -1,0 +1,50 @@
+"""What lies around a student's distillation: which text its teacher read before, and its tuning on instructions.
+
+`text` and `tokens` are words of the scale; a text may also be a corpus, as in a recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SameText:
+    """The teacher was trained on the text that the student reads."""
+
+
+@dataclass(frozen=True)
+class OtherText:
+    """The teacher was trained on another text, whose tokenizer is everyone's (RS-KD Table 13, "w/o adapt").
+
+    In a recipe without a teacher it is the student itself that was trained on the other text, by a teacher's budget.
+    """
+
+    text: str = "other"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """The teacher was trained on another text, and then for `tokens` on the student's (RS-KD Section 7.2)."""
+
+    text: str = "other"
+    tokens: str = "50B"
+
+
+@dataclass(frozen=True)
+class Untuned:
+    """The student as distillation leaves it."""
+
+
+@dataclass(frozen=True)
+class Instructed:
+    """The student after supervised fine-tuning on conversations, its loss on the responses only (RS-KD App. E.2)."""
+
+    text: str = "instructions"
+    tokens: str = "SFT"
+
+
+Background = SameText | OtherText | Adapted
+BACKGROUNDS = {cls.__name__: cls for cls in (SameText, OtherText, Adapted)}
+Tuning = Untuned | Instructed
+TUNINGS = {cls.__name__: cls for cls in (Untuned, Instructed)}
