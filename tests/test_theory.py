@@ -142,19 +142,21 @@ def test_systematic_errs_least_and_random_most() -> None:
     probs_NV = teachers(200, 30)
     for draws in (1, 2, 5, 20, 60):
         methods = [method(draws) for method in (Systematic, Stratified, RandomSampling)]
-        errors, classes = ([form(method, probs_NV) for method in methods] for form in (expected_error, expected_classes))
+        errors, classes = (
+            [form(method, probs_NV) for method in methods] for form in (expected_error, expected_classes)
+        )
         for better, worse in ((0, 1), (1, 2)):
             assert (errors[better] <= errors[worse] + 1e-12).all() and (classes[better] >= classes[worse] - 1e-9).all()
 
 
 def test_without_replacement_the_sum_varies_by_all_that_its_weights_do() -> None:
     """(13): arrivals among the others by quadrature; covariances, gradient and a comparison by draws."""
-    teacher_V, kept, rows = teachers(3, 8)[1], 5, 100_000
+    teacher_V, kept, rows = teachers(3, 8)[0], 5, 100_000  # a flat one: of a sharp one's head the rarest draws decide
     weights_NV = drawn(WithoutReplacement(kept), teacher_V.expand(rows, -1)).dense(8).double()
     off_NV = weights_NV - teacher_V
     variance_V = torch.tensor([arrival_variance(teacher_V.numpy(), i, kept) for i in range(8)])
     np.testing.assert_allclose(off_NV.square().mean(0), variance_V, rtol=0.05)
-    assert float(off_NV.sum(1).square().mean()) == pytest.approx(float(variance_V.sum()), rel=0.03)
+    assert float(off_NV.sum(1).square().mean()) == pytest.approx(float(variance_V.sum()), rel=0.02)
     correlation_VV = torch.corrcoef(off_NV.T).fill_diagonal_(0)
     assert float(correlation_VV.abs().max()) < 4.5 / math.sqrt(rows)
     student_V = teachers(3, 8, seed=2)[1]
@@ -209,16 +211,16 @@ def filling_error(probs_V: Tensor, number: int) -> float:
 
 
 def test_a_correction_to_a_prior() -> None:
-    """(18), by draws; its weights are rounded, which the closed form is without."""
-    teacher_V, prior_V, rows = teachers(3)[1], teachers(3, seed=5)[1], 60_000
+    """(18), by draws, which round their weights; the closed form does not."""
+    teacher_V, prior_V, rows = teachers(3, 60)[0], teachers(3, 60, seed=5)[0], 40_000
     errors_S = corrected_error(WaterFilling(5), teacher_V[None], prior_V)[0]
     for share in (0.1, 0.5):
         rest_V = teacher_V - share * prior_V
         size = rest_V.abs().sum()
-        kept_NV = drawn(WaterFilling(5), (rest_V.abs() / size).expand(rows, -1)).dense(CLASSES).double()
+        kept_NV = drawn(WaterFilling(5), (rest_V.abs() / size).expand(rows, -1)).dense(60).double()
         off_NV = share * prior_V + size * kept_NV * rest_V.sign() - teacher_V
         assert float((off_NV.mean(0).abs() / (off_NV.std(0) / math.sqrt(rows) + 1e-7)).max()) < 4.5
-        assert float(off_NV.square().sum(1).mean()) == pytest.approx(float(errors_S[SHARES.index(share)]), rel=0.04)
+        assert float(off_NV.square().sum(1).mean()) == pytest.approx(float(errors_S[SHARES.index(share)]), rel=0.02)
 
 
 def test_the_entropy_of_a_set_is_that_of_all_its_subsets() -> None:
