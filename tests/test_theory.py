@@ -27,6 +27,7 @@ from replication.expected import SHARES, corrected_error, expected_classes, expe
 from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
 from replication.targets import AnyTarget, DenseTarget, SparseTarget, Target, TopK
+from toy.next_token import log_probs
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "theory.md"
 CLASSES = 12
@@ -105,6 +106,10 @@ def test_top_k_pushes_a_perfect_student_away() -> None:
     for probs_V, ids_K, weights_V in zip(probs_NV, kept.ids_NK, kept.dense(CLASSES), strict=True):
         normalised = oracle.l1_error_of_normalised(probs_V.numpy(), ids_K.tolist())
         assert 2 * float((weights_V - probs_V).abs().sum()) == pytest.approx(normalised, rel=1e-5)
+    trained_NV = log_probs("laptop-3b").softmax(1)
+    for k, times in ((5, 3.2), (22, 7.2), (50, 10.8)):
+        error_N = gradient_error(drawn(TopK(k), trained_NV), trained_NV, trained_NV.log()).square().sum(1)
+        assert float(error_N.mean() / expected_error(TopK(k), trained_NV).mean()) == pytest.approx(times, rel=0.01)
 
 
 def test_in_a_batch_noise_is_divided_and_bias_is_not() -> None:
@@ -268,11 +273,8 @@ def test_every_formula_is_numbered_once_and_has_a_function_and_a_test() -> None:
         assert functions and tests and all(name.startswith("test_") for name, _ in tests)
 
 
-@pytest.mark.parametrize(("name", "path"), sorted(set(LINK.findall(TEXT))))
-def test_every_name_on_the_page_exists(name: str, path: str) -> None:
-    assert name in defined(PAGE.parent.parent / path), f"{path} defines no {name}"
-
-
-def test_every_file_that_the_page_links_to_exists() -> None:
+def test_every_name_and_file_on_the_page_exists() -> None:
+    for name, path in sorted(set(LINK.findall(TEXT))):
+        assert name in defined(PAGE.parent.parent / path), f"{path} defines no {name}"
     for place in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (PAGE.parent / place).exists(), place
