@@ -5,6 +5,8 @@ The squared errors of the draws stand with them in sampled.py. N positions, V cl
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -107,3 +109,11 @@ def touched(probs_NV: Tensor, draws: int) -> Tensor:
     in_two_NV = 1 - (1 - (first_NV - begin_NV)) * (1 - (end_NV - last_NV))
     chance_NV = torch.where(first_NV > last_NV, end_NV - begin_NV, in_two_NV)
     return torch.where(last_NV - first_NV >= 1, torch.ones_like(chance_NV), chance_NV)
+
+
+def set_entropy(chances_V: Tensor) -> Tensor:
+    """Bits of a set that each class belongs to with its own chance, whatever the others do.
+
+    Where the chances are how often a cache keeps each class, no code of single classes takes fewer on average.
+    """
+    return (torch.special.entr(chances_V) + torch.special.entr(1 - chances_V)).sum() / math.log(2)

@@ -5,7 +5,7 @@ for each cell, which is how its end is found. What else is known of a class, a w
 its number of bits in unary, then the bits. All places and bits stand behind all unary numbers, so that NumPy reads
 each kind at once.
 
-Measured on a trained teacher (V = 2,048): 15 % above the entropy of the ids under the law (tests/test_unigram.py has
+Measured on a trained teacher (V = 2,048): 15 % above the entropy of the ids under the law (docs/theory.md has
 the floor).
 """
 
