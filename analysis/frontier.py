@@ -147,10 +147,12 @@ def draw(axes: Axes, panel: Panel, at: dict[str, float], exhibit: Exhibit) -> No
                 axes.plot([at[row]] * 2, [found.low, found.high], color=look["color"], linewidth=1.1, alpha=0.7)
     known = at.keys() & panel.values.keys()
     scale(axes, [at[row] for row in known], [panel.values[row].value for row in known])
-    for row in panel.values.keys() - {row for members in grown.values() for row in members}:
+    others = [row.label for row in exhibit.rows if ", " not in row.label and row.label in panel.values]
+    for place, row in enumerate(others):  # named on either side, since they may lie close
         axes.axhline(panel.values[row].value, color=INK, linewidth=0.8, linestyle="--")
-        words: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": INK, "ha": "right", "fontsize": 7}
-        axes.text(0.99, panel.values[row].value, row, va="bottom", **words)
+        words: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": INK, "va": "bottom", "fontsize": 7}
+        words |= {"ha": ("left", "right")[place % 2]}
+        axes.text((0.01, 0.99)[place % 2], panel.values[row].value, row, **words)
     axes.set_xlabel(exhibit.column(BYTES).label)
 
 

@@ -64,10 +64,16 @@ class AdaptiveWaterFilling(Target):
         return parts_for_level(self.level)
 
     def wanted(self, largest_NK: Tensor) -> Tensor:
-        """How many are kept at each position, [N]: the sum over all classes of min(1, probability / level), rounded."""
+        """How many are kept at each position, [N]: the sum over all classes of min(1, probability / level), rounded.
+
+        What is left beside the head is rounded to nothing only where that costs less than a class is worth, the square
+        of the level: the rest and the smallest of the head then share one, with an error of twice their product.
+        """
         head_NK = largest_NK >= self.level
         rest_N = 1 - (largest_NK * head_NK).sum(1, dtype=torch.float64)
-        return (head_NK.sum(1) + rest_N / self.level).round().long().clamp_min(1)
+        least_N = largest_NK.masked_fill(~head_NK, 1.0).amin(1)
+        drawn_N = (rest_N / self.level).round().maximum((2 * rest_N * least_N > self.level**2).double())
+        return (head_NK.sum(1) + drawn_N.long()).clamp(1, self.most)
 
     @property
     def most(self) -> int:

@@ -25,6 +25,7 @@ from replication.cache.writer import Writer
 from replication.caching import put
 from replication.execute import execute
 from replication.expected import SHARES, corrected_error, expected_classes, expected_error
+from replication.filling import drawn_error, levelled
 from replication.frontier import FAMILIES, REFERENCE, error_of, least, mean, probabilities, size_of
 from replication.machine import Machine, this_machine
 from replication.offer import Wanted, offer, stated, tokens
@@ -156,7 +157,7 @@ def test_one_level_everywhere_is_the_least_error_at_a_mean_number_of_classes() -
     """Against as many classes everywhere, and as many as give each position the same expected error."""
     probs_NV = log_probs("laptop-3b").softmax(1)
     errors_NU = torch.stack([WaterFilling(classes).squared_error(probs_NV) for classes in range(1, 81)], 1)
-    for level, over_equal, over_fixed in ((0.2, 1.08, 1.16), (0.04, 1.17, 1.41), (0.02, 1.25, 1.59)):
+    for level, over_equal, over_fixed in ((0.2, 1.1, 1.2), (0.04, 1.22, 1.46), (0.02, 1.25, 1.58)):
         target = AdaptiveWaterFilling(level)
         kept = float(target.wanted(probs_NV.topk(80).values).double().mean())
         reached = ((errors_NU > error).sum(1).clamp_max(79) for error in np.geomspace(1e-4, 1, 4000))
@@ -164,6 +165,18 @@ def test_one_level_everywhere_is_the_least_error_at_a_mean_number_of_classes() -
         equal = float(errors_NU.gather(1, place_N[:, None]).mean())
         fixed, least = float(errors_NU[:, round(kept) - 1].mean()), error_of(target, probs_NV)
         assert (equal / least, fixed / least) == pytest.approx((over_equal, over_fixed), rel=0.03)
+
+
+@pytest.mark.parametrize("level", [0.2, 0.04, 0.01])
+def test_one_level_everywhere_gives_each_class_the_same_worth(level: float) -> None:
+    """Error plus level^2 a class is as low as any number of classes at each position makes it."""
+    probs_NV = log_probs("laptop-3b").softmax(1)
+    largest_NK, numbers = probs_NV.topk(120).values, torch.arange(1, 121)
+    levels = [levelled(largest_NK, torch.full((len(probs_NV),), number))[2] for number in numbers]
+    priced_NU = torch.stack([drawn_error(probs_NV, level_N1) for level_N1 in levels], 1) + level**2 * numbers
+    chosen_N = AdaptiveWaterFilling(level).wanted(largest_NK)
+    priced = float(priced_NU.gather(1, chosen_N[:, None] - 1).mean())
+    assert priced == pytest.approx(float(priced_NU.amin(1).mean()), rel=0.003)
 
 
 def test_a_prior_shrinks_what_is_drawn_or_does_not() -> None:
