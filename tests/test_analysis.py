@@ -97,6 +97,24 @@ def test_a_companion_fills_its_cell(tmp_path: Path) -> None:
     assert dict(zip(table["column"], table["value"], strict=True)) == {"plain": 3.0, "lm_loss": 2.0}
 
 
+def test_a_column_s_own_run_and_a_gain_over_it(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        plant(tmp_path, "topk", top_k(5), seed, {"lm_loss": 3.0 - seed})
+    plant(tmp_path, "onehot", {"target": {"name": "OneHot"}}, 0, {"lm_loss": 3.5})
+    columns = [
+        Column(key="lm_loss", label="Loss"),
+        Column(key="ce", label="Of CE", metric="lm_loss", recipe={"target": "OneHot"}),
+        Column(key="gain", label="Gain", derive={"function": "minus", "of": "ce", "base": "lm_loss"}),
+        Column(key="loss_gain", label="Its own", derive={"function": "minus", "of": "lm_loss", "base": "ce"}),
+    ]
+    table = load.frame(
+        exhibit(columns=columns, rows=[Row(label="S", recipe=top_k(5))]), load.records(tmp_path), "logged"
+    )
+    found = table.set_index(["column", "seed"])["value"].to_dict()
+    assert found == {("lm_loss", 0): 3.0, ("lm_loss", 1): 2.0, ("ce", 0): 3.5, ("gain", 0): 0.5, ("loss_gain", 0): -0.5}
+    assert table.attrs["notes"] == ["Its own needs column 'ce' at seed 1, which is missing."]
+
+
 @pytest.mark.parametrize("other", [{"corpus": "beef"}, {"code": "xyz"}, {"scale": "h100"}])
 def test_unlike_records_are_never_averaged(tmp_path: Path, other: dict[str, str]) -> None:
     plant_all(tmp_path / "a")

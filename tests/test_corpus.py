@@ -154,7 +154,7 @@ def test_a_bad_folder_is_named(prepare: Callable[[Path], Any], message: str, tmp
 
 @pytest.mark.parametrize("spec", ["wikipedia", "path:", "stdlib:3", "", "hub:"])
 def test_an_unknown_spec_names_the_known_ones(spec: str) -> None:
-    with pytest.raises(ValueError, match=f"Unknown corpus '{spec}'. Known: 'stdlib', 'path:"):
+    with pytest.raises(ValueError, match=f"Unknown corpus '{spec}'. Known: 'stdlib', 'package:<name>', 'path:"):
         open_corpus(spec)
 
 
