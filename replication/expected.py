@@ -35,6 +35,19 @@ def expected_error(target: Target, probs_NV: Tensor) -> Tensor | None:
     return None
 
 
+def expected_gradient_error(target: Target, probs_NV: Tensor) -> Tensor | None:
+    """Mean squared error of the gradient in the logits at a student that equals the teacher, [N] (docs/theory.md, 4).
+
+    That of the target where its weights sum to one, as those of all closed forms but TopK's do.
+    """
+    left_out_N = expected_error(target, probs_NV)
+    if not isinstance(target, TopK) or left_out_N is None:
+        return left_out_N
+    head_NK = probs_NV.topk(target.k, dim=1).values
+    mass_N = head_NK.sum(1)
+    return (1 - mass_N).square() * head_NK.square().sum(1) + mass_N.square() * left_out_N
+
+
 def expected_classes(target: Target, probs_NV: Tensor) -> Tensor | None:
     """How many different classes are kept, [N]; None where no closed form is known."""
     possible_N = (probs_NV > 0).sum(1)

@@ -21,7 +21,7 @@ from replication.cache.writer import law_for
 from replication.caching import BATCH, teacher_for
 from replication.cost import bytes_per_token
 from replication.draws import held
-from replication.expected import expected_error
+from replication.expected import expected_gradient_error
 from replication.machine import Machine
 from replication.recipe import plain
 from replication.run import Data, Run, order_of
@@ -60,8 +60,8 @@ def mean(form: Form, target: Target, probs_NV: Tensor) -> float | None:
 
 
 def error_of(target: Target, probs_NV: Tensor) -> float:
-    """Of a target whose closed form is known: the expected squared error of the gradient in a position's logits."""
-    error = mean(expected_error, target, probs_NV)
+    """Of a target whose closed form is known: that of the gradient in a position's logits, squared."""
+    error = mean(expected_gradient_error, target, probs_NV)
     assert error is not None, target
     return error
 

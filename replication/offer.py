@@ -77,11 +77,13 @@ def offer(wanted: Wanted, probs_NV: Tensor, length: int, frequencies_V: NDArray[
     enough = {name: least(family, error, probs_NV) for name, family in FAMILIES.items()}
     points = {name: None if target is None else point(target) for name, target in enough.items()}
     top_k = TopK(max(1, round(reference.classes)))
-    # what top-K leaves out is left out everywhere: it adds up, where unbiased errors average out
+    biased = point(top_k)
+    # what top-K's gradient is off by is much the same everywhere: it adds up, where unbiased errors average out
     kept = top_k.keep(probs_NV.log())
-    left_out_V = probs_NV.mean(0).index_add(0, kept.ids_NK.flatten(), -kept.weights_NK.flatten() / len(probs_NV))
-    overtaken = reference.error / float(left_out_V.square().sum().clamp_min(1e-30))
-    return Offer(error, reference, points, point(top_k), overtaken, len(probs_NV))
+    bias_V = (probs_NV * kept.weights_NK.sum(1, keepdim=True)).mean(0)
+    bias_V = bias_V.index_add(0, kept.ids_NK.flatten(), -kept.weights_NK.flatten() / len(probs_NV))
+    overtaken = 1 + (reference.error - biased.error) / float(bias_V.square().sum().clamp_min(1e-30))
+    return Offer(error, reference, points, biased, max(1.0, overtaken), len(probs_NV))
 
 
 def tokens(words: str) -> float:

@@ -204,8 +204,11 @@ def test_an_offer_is_no_worse_than_wanted() -> None:
     for name in ("Systematic", "Adaptive water-filling"):
         assert points[name].size.coded < 0.55 * found.reference.size.packed
         assert points[name].size.coded < 0.9 * found.reference.size.coded
-    left_out_V = probs_NV.mean(0) - drawn_once(found.top_k.target, probs_NV).dense(CLASSES).mean(0)
-    assert found.overtaken == pytest.approx(found.reference.error / float(left_out_V.square().sum()), rel=1e-4)
+    kept_NV = drawn_once(found.top_k.target, probs_NV).dense(CLASSES)
+    off_NV = kept_NV.sum(1, keepdim=True) * probs_NV - kept_NV  # a gradient that is zero with the whole distribution
+    bias, single = float(off_NV.mean(0).square().sum()), float(off_NV.square().sum(1).mean())
+    assert found.top_k.error == pytest.approx(single, rel=1e-4)
+    assert found.overtaken == pytest.approx(1 + (found.reference.error - single) / bias, rel=1e-3)
     same = offer(Wanted(found.reference.error, absolute=True), probs_NV, LENGTH, law)
     assert same.points == found.points
 
@@ -260,6 +263,13 @@ def test_the_probe_measures_beside_the_closed_forms(place: tuple[Path, Machine],
     assert 0 < metrics.get("with_prior", 0.5) < 1
     if not isinstance(target, TopK | WithoutReplacement):
         assert metrics["mass"] == pytest.approx(1, abs=1e-5)
+        assert metrics["gradient_error"] == pytest.approx(metrics["squared_error"], rel=1e-3, abs=1e-9)
+    if isinstance(target, TopK):
+        assert metrics["gradient_error"] == pytest.approx(metrics["expected_gradient_error"], rel=1e-3)
+        assert metrics["gradient_error"] != pytest.approx(metrics["squared_error"], rel=0.1)
+    if not isinstance(target, Full | OneHot):
+        vocabulary = data_for(run_of(folder, target), machine.artifacts).tokenizer.vocabulary
+        assert 0 < metrics["id_entropy"] < metrics["unique_classes"] * math.log2(vocabulary) / 8
 
 
 def test_the_probe_looks_at_what_the_cache_would_hold(place: tuple[Path, Machine]) -> None:

@@ -23,7 +23,14 @@ from replication.cache.choose import codec_for
 from replication.cache.law import law_of
 from replication.cache.unigram import Unigram
 from replication.divergences import ForwardKL
-from replication.expected import SHARES, corrected_error, expected_classes, expected_error, set_entropy
+from replication.expected import (
+    SHARES,
+    corrected_error,
+    expected_classes,
+    expected_error,
+    expected_gradient_error,
+    set_entropy,
+)
 from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
 from replication.targets import AnyTarget, DenseTarget, SparseTarget, Target, TopK
@@ -99,10 +106,8 @@ def test_top_k_pushes_a_perfect_student_away() -> None:
     """(4); and its L1 error is half of that of the normalised choice."""
     probs_NV, target = teachers(20), TopK(3)
     kept = drawn(target, probs_NV)
-    left_out_N, mass_N = expected_error(target, probs_NV), kept.weights_NK.double().sum(1)
-    head_N = kept.weights_NK.double().square().sum(1)
     error_N = gradient_error(kept, probs_NV, probs_NV.log()).square().sum(1)
-    np.testing.assert_allclose(error_N, (1 - mass_N) ** 2 * head_N + mass_N**2 * left_out_N, rtol=1e-5)
+    np.testing.assert_allclose(error_N, expected_gradient_error(target, probs_NV), rtol=1e-5)
     for probs_V, ids_K, weights_V in zip(probs_NV, kept.ids_NK, kept.dense(CLASSES), strict=True):
         normalised = oracle.l1_error_of_normalised(probs_V.numpy(), ids_K.tolist())
         assert 2 * float((weights_V - probs_V).abs().sum()) == pytest.approx(normalised, rel=1e-5)

@@ -10,13 +10,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from replication.caching import BATCH, frequencies, teacher_for
-from replication.expected import SHARES, corrected_error, expected_classes, expected_error
+from replication.expected import (
+    SHARES,
+    corrected_error,
+    expected_classes,
+    expected_error,
+    expected_gradient_error,
+    set_entropy,
+)
 from replication.frontier import mean, size_of
 from replication.machine import Machine
 from replication.model import logits_of
 from replication.run import Data, Run, order_of
 from replication.supervision import drawn
-from replication.target import AnyTarget, SparseTarget, Target
+from replication.target import Target
 from replication.targets import WaterFilling
 
 
@@ -25,9 +32,11 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     """Means over the positions of the first `probe_sequences` rows of training, which a cache would hold.
 
     `unique_classes` and `squared_error` (distance of one draw to the teacher, summed over classes) are measured, and
-    `mass`, the sum of the weights; `bias`: the squared length of the mean distance over all positions, which is what a
-    batch of them cannot average away. `packed_bytes` and `coded_bytes` a position, of the codecs (`frontier.Size`).
-    Where there are closed forms `expected_classes`, `expected_error`, and `error_ratio`, measured over expected. Of
+    `mass`, the sum of the weights; `gradient_error`, what the gradient in the logits is off by at a student that equals
+    the teacher, squared, and `bias`: the squared length of the mean of that over all positions, which is what a batch
+    of them cannot average away. `packed_bytes` and `coded_bytes` a position, of the codecs (`frontier.Size`), and
+    `id_entropy`, the bytes that no code of single classes goes below, weights not counted. Where there are closed forms
+    `expected_classes`, `expected_error`, `expected_gradient_error` and `error_ratio`, measured error over expected. Of
     WaterFilling `with_prior` too: that error with the best share of the text's unigram law as a control variate, over
     the one without.
     """
@@ -37,23 +46,27 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     prior_V = torch.from_numpy(frequencies_V / frequencies_V.sum()).to(machine.device)
     error_S = torch.zeros(len(SHARES), dtype=torch.float64, device=machine.device)
     off_V = torch.zeros(data.tokenizer.vocabulary, dtype=torch.float64, device=machine.device)
+    kept_V = torch.zeros_like(off_V)
     for indices_B in tqdm(np.split(rows_R, range(BATCH, len(rows_R), BATCH)), desc=run.id, unit="batch", mininterval=2):
         rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
         with machine.precision():
             logits_BLV = logits_of(teacher, rows[:, :-1], data.tokenizer.vocabulary)
         kept = drawn(target, logits_BLV, rows[:, 1:], indices_B, run.seed)
         probs_NV = logits_BLV.flatten(0, 1).float().softmax(-1)
-        off_NV = kept.dense(probs_NV.shape[1]) - probs_NV
+        weights_NV = kept.dense(probs_NV.shape[1])
+        off_NV = weights_NV - weights_NV.sum(1, keepdim=True) * probs_NV
         off_V += off_NV.sum(0, dtype=torch.float64)
+        kept_V += (weights_NV > 0).sum(0)
         if isinstance(target, WaterFilling):
             error_S += corrected_error(target, probs_NV.double(), prior_V).sum(0)
         size = size_of(target, kept, data.train.length, frequencies_V)
         sizes = {"packed_bytes": size.packed, "coded_bytes": size.coded}
-        for name, value in (measured(kept, off_NV) | expected(target, probs_NV) | sizes).items():
+        for name, value in (measured(weights_NV, probs_NV, off_NV) | expected(target, probs_NV) | sizes).items():
             sums[name] = sums.get(name, 0.0) + value * len(probs_NV)
     positions = len(rows_R) * data.train.length
     metrics = {name: total / positions for name, total in sums.items()}
     metrics["bias"] = float((off_V / positions).square().sum())
+    metrics["id_entropy"] = float(set_entropy(kept_V / positions)) / 8
     if metrics.get("expected_error", 0.0) > 0:
         metrics["error_ratio"] = metrics["squared_error"] / metrics["expected_error"]
     if isinstance(target, WaterFilling):
@@ -61,17 +74,22 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     return metrics, {}
 
 
-def measured(kept: AnyTarget, off_NV: Tensor) -> dict[str, float]:
-    weights_NK = kept.weights_NK if isinstance(kept, SparseTarget) else kept.probs_NV
+def measured(weights_NV: Tensor, probs_NV: Tensor, off_NV: Tensor) -> dict[str, float]:
+    """Means over the positions; `off_NV` is of the gradient."""
     return {
-        "unique_classes": float((weights_NK > 0).sum(1).double().mean()),
-        "mass": 1 + float(off_NV.sum(1, dtype=torch.float64).mean()),
-        "squared_error": float(off_NV.square().sum(1, dtype=torch.float64).mean()),
+        "unique_classes": float((weights_NV > 0).sum(1).double().mean()),
+        "mass": float(weights_NV.sum(1, dtype=torch.float64).mean()),
+        "squared_error": float((weights_NV - probs_NV).square().sum(1, dtype=torch.float64).mean()),
+        "gradient_error": float(off_NV.square().sum(1, dtype=torch.float64).mean()),
     }
 
 
 def expected(target: Target, probs_NV: Tensor) -> dict[str, float]:
     """The closed forms that there are."""
-    forms = {"expected_classes": expected_classes, "expected_error": expected_error}
+    forms = {
+        "expected_classes": expected_classes,
+        "expected_error": expected_error,
+        "expected_gradient_error": expected_gradient_error,
+    }
     found = {name: mean(form, target, probs_NV) for name, form in forms.items()}
     return {name: value for name, value in found.items() if value is not None}
