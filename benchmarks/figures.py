@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -119,25 +119,29 @@ def growth(groups: Sequence[Group]) -> Figure:
     quantities = ["seconds", *(["peak_bytes"] if any(group.values for group in groups) else [])]
     down, across = len(quantities), len(series)
     figure, panels = plt.subplots(down, across, squeeze=False, figsize=(max(4.0, 3.0 * across), 2.7 * down))
+    greys, names = iter(GREYS * 3), dict.fromkeys(name for group in groups for name in group.seconds)
+    colours = {name: OURS_COLOUR if name in OURS else next(greys) for name in names}
     for column, (varied, members) in enumerate(series.items()):
         for row, quantity in enumerate(quantities):
             axes = panels[row, column]
-            lines(axes, varied, members, quantity)
+            if quantity != "seconds" and not any(map(peaks, members)):
+                axes.set_axis_off()
+                continue
+            lines(axes, varied, members, quantity, colours)
             axes.set_xlabel(words.SIZES.get(varied, varied))
             if column == 0:
                 axes.set_ylabel("seconds" if quantity == "seconds" else "extra peak memory, GiB")
-    names, handles = panels[0, 0].get_legend_handles_labels()[::-1]
-    figure.legend(handles, names, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     figure.tight_layout()
     return figure
 
 
-def lines(axes: Axes, varied: str, members: Sequence[Group], quantity: str) -> None:
-    names = dict.fromkeys(name for group in members for name in group.seconds)
-    greys = iter(GREYS * 3)
-    for name in names:
-        colour = OURS_COLOUR if name in OURS else next(greys)
+def lines(axes: Axes, varied: str, members: Sequence[Group], quantity: str, colours: Mapping[str, str]) -> None:
+    for name, colour in colours.items():
         having = [group for group in members if name in (group.seconds if quantity == "seconds" else peaks(group))]
+        if not having:
+            continue
         x = [int(group.case[varied]) for group in having]
         look: dict[str, Any] = {"color": colour, "label": name, "marker": "o", "markersize": 4}
         if quantity == "seconds":

@@ -16,8 +16,10 @@ from benchmarks.result import Group
 from replication.machine import has_bfloat16
 
 SAME = [losses.PRODUCTS, losses.CROSS_ENTROPY, losses.LISTED, losses.LIGER, losses.CUT, losses.RSKD, losses.ONE_HOT]
-EVERY = [*SAME, losses.FULL, losses.LISTED_FULL, losses.GHOST, losses.TAD, losses.SEKD]
-GROWING = [losses.CROSS_ENTROPY, losses.LINEAR_CROSS_ENTROPY, losses.LISTED, losses.RSKD]
+OTHER = [losses.CROSS_ENTROPY, losses.FULL, losses.LISTED_FULL, losses.GHOST, losses.TAD, losses.SEKD]
+EVERY = [*SAME, *OTHER[1:]]
+CHUNKED = [losses.CROSS_ENTROPY, losses.LINEAR_CROSS_ENTROPY, losses.LISTED, losses.RSKD]
+GROWING = [losses.CROSS_ENTROPY, losses.LISTED, losses.RSKD]
 
 
 def runnable(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -36,21 +38,18 @@ def groups(effort: Effort) -> Iterator[Group]:
             yield Group("loss", "step", case, losses.CROSS_ENTROPY, missing=missing)
             continue
         small = positions == effort.positions[0]
-        names, missing = runnable(EVERY if small else SAME)
         given = losses.inputs(sizes, teacher=small)
-        yield Group(
-            "loss",
-            "step",
-            case,
-            losses.CROSS_ENTROPY,
-            seconds=effort.race(
-                [Contender(name, losses.step_on(name, given)) for name in names],
-                45 if precision == "bfloat16" else 90,
-                settle=touch(3 * 4 * positions * sizes.classes),
-                warm=small,
-            ),
-            missing=missing,
-        )
+        for kind, wanted in (("step", SAME), ("other losses", OTHER if small else [])):
+            names, missing = runnable(wanted)
+            if names:
+                contenders = [Contender(name, losses.step_on(name, given)) for name in names]
+                seconds = effort.race(
+                    contenders,
+                    60 if precision == "bfloat16" else 90,
+                    settle=touch(3 * 4 * positions * sizes.classes),
+                    warm=small,
+                )
+                yield Group("loss", kind, case, losses.CROSS_ENTROPY, seconds=seconds, missing=missing)
         del given
         if not small:
             names, missing = runnable(EVERY)
@@ -85,8 +84,9 @@ def growing(effort: Effort) -> Iterator[Group]:
     series = [("positions", replace(base, positions=base.positions * each // 4)) for each in quarters]
     series += [("classes", replace(base, classes=base.classes * each // 4)) for each in quarters]
     series += [("kept", replace(base, kept=each)) for each in (4, 12, 50, 200)]
-    names, missing = runnable(GROWING)
     for varied, sizes in series:
+        # what takes a quarter of a minute at many classes is asked about positions only
+        names, missing = runnable(CHUNKED if varied == "positions" else GROWING)
         given = losses.inputs(sizes, teacher=False)
         yield Group(
             "loss",
@@ -99,14 +99,14 @@ def growing(effort: Effort) -> Iterator[Group]:
                 4,
                 settle=touch(3 * 4 * sizes.positions * sizes.classes),
             ),
-            values=peaks(names, sizes),
+            values={} if varied == "kept" else peaks(names, sizes),
             missing=missing,
         )
 
 
 def doubled(sizes: losses.Sizes) -> Group:
     """The memory that twice as many positions take more, as a share of the logits that they add."""
-    names, missing = runnable(GROWING)
+    names, missing = runnable(CHUNKED)
     once, twice = (
         peaks(names, each).get("peak_bytes", {}) for each in (sizes, replace(sizes, positions=2 * sizes.positions))
     )

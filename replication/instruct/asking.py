@@ -145,7 +145,7 @@ async def rated(client: Any, judge: Judge, key: str, prompt: str) -> Rating:
         scores = rating(replies[-1])
         if scores is not None:
             return Rating(key, scores, replies, read, written)
-    if len(replies) < judge.replies:  # a page of some other server, say: the judge has not been heard
+    if not replies:  # a page of some other server, say: the judge has not been heard
         raise NoCompletionError("what it sends is no chat completion")
     return Rating(key, None, replies, read, written)
 
