@@ -14,6 +14,17 @@ from benchmarks.memory import touch
 from benchmarks.race import Contender
 from benchmarks.result import Group
 from replication.draws import counted, draw
+from replication.targets import (
+    AdaptiveWaterFilling,
+    HeadAndSampledTail,
+    RandomSampling,
+    Stratified,
+    Systematic,
+    Target,
+    TopK,
+    WaterFilling,
+    WithoutReplacement,
+)
 
 if TYPE_CHECKING:
     from benchmarks.effort import Effort
@@ -50,6 +61,18 @@ OURS, MULTINOMIAL, CUMULATIVE = "block sums", "softmax, torch.multinomial", "App
 LOGSUMEXP, READ = "torch.logsumexp", "reading the logits (amax)"
 Method = Callable[[Tensor, int, Generator], Drawn]
 METHODS: dict[str, Method] = {OURS: block_sums, MULTINOMIAL: multinomial, CUMULATIVE: cumulative}
+# whole targets, ids and weights; of budgets that keep about as many classes of these logits as 50 random draws
+RANDOM = "random sampling"
+TARGETS: dict[str, Target] = {
+    RANDOM: RandomSampling(50),
+    "stratified": Stratified(50),
+    "systematic": Systematic(50),
+    "head and sampled tail": HeadAndSampledTail(10, 24),
+    "water-filling": WaterFilling(31),
+    "adaptive water-filling": AdaptiveWaterFilling(0.02),
+    "without replacement": WithoutReplacement(31),
+    "top-K": TopK(31),
+}
 
 
 def logits(sizes: Sizes, seed: int = 0) -> Tensor:
@@ -69,6 +92,9 @@ def step_on(name: str, logits_NV: Tensor, draws: int) -> Callable[[], object]:
     if name == READ:
         return lambda: logits_NV.amax(-1)
     random = Generator(logits_NV.device).manual_seed(1)
+    if name in TARGETS:
+        labels_N = torch.zeros(len(logits_NV), dtype=torch.int64, device=logits_NV.device)
+        return lambda: TARGETS[name](logits_NV, labels_N, random)
     return lambda: METHODS[name](logits_NV, draws, random)
 
 
@@ -93,5 +119,13 @@ def groups(effort: Effort) -> Iterator[Group]:
                 settle=touch(3 * 4 * logits_NV.numel()),
             ),
         )
+    logits_NV = logits(base)
+    yield Group(
+        "draws",
+        "targets",
+        asdict(base),
+        RANDOM,
+        seconds=effort.race([Contender(name, step_on(name, logits_NV, base.draws)) for name in TARGETS], 20),
+    )
     peaks = memory.peaks(step, {name: ((name, Sizes(4, 64, 4)), (name, base)) for name in names})
     yield Group("draws", "memory", asdict(base), LOGSUMEXP, values=peaks)

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator
 
 from benchmarks import words
 from benchmarks.draws import OURS as OUR_DRAWS
+from benchmarks.draws import TARGETS
 from benchmarks.losses import OURS as OUR_LOSSES
 from benchmarks.race import Spread
 from benchmarks.result import Group
@@ -25,7 +26,7 @@ from benchmarks.stores import CACHE, CACHE_ZSTD
 from benchmarks.training import CACHING, READING, RSKD
 
 STYLE = Path(__file__).resolve().parent.parent / "analysis" / "style.mplstyle"
-OURS = {*OUR_LOSSES, OUR_DRAWS, CACHE, CACHE_ZSTD, CACHING, READING, RSKD}
+OURS = {*OUR_LOSSES, OUR_DRAWS, *TARGETS, CACHE, CACHE_ZSTD, CACHING, READING, RSKD}
 OURS_COLOUR = "#1b5a99"
 GREYS = ("#6b6b6b", "#c05a00", "#7d8f1c", "#8c5a96", "#3f8f8f")
 
