@@ -144,6 +144,9 @@ plan-salt-table-%: environment ## the same for SALT's Table N
 plan-salt-figure-%: environment ## the same for SALT's Figure N
 	@$(call plan,salt,figure,$*)
 
+plan-ours-figure-%: environment ## the same for the suite's own Figure N
+	@$(call plan,ours,figure,$*)
+
 coverage: environment ## count what is on file, runnable, replicated and judged, and say what is still empty and why
 	@$(PY) -m paper_tables coverage
 
