@@ -76,7 +76,7 @@ TARGETS: dict[str, Target] = {
 
 
 def logits(sizes: Sizes, seed: int = 0) -> Tensor:
-    """Of a teacher that is about as sharp as a trained one: 50 draws hit a dozen classes."""
+    """Of a teacher that is about as sharp as a trained one: 50 draws hit about thirty classes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     random = Generator(device).manual_seed(seed)
     return 4.0 * torch.randn(sizes.positions, sizes.classes, generator=random, device=device)

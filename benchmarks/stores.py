@@ -7,6 +7,7 @@ training step takes them. The files hold 32-bit ids and 16-bit or 32-bit weights
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,14 @@ from replication.cache.writer import Writer
 Arrays = dict[str, NDArray[Any]]
 
 
-class Store:
+class Store(ABC):
     """`write` once into an empty folder; `opened(folder)` gives the function that reads sequences, ascending."""
 
-    def write(self, folder: Path, rows: Rows) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def write(self, folder: Path, rows: Rows) -> None: ...
 
-    def opened(self, folder: Path) -> Callable[[NDArray[np.int64]], Padded]:
-        raise NotImplementedError
+    @abstractmethod
+    def opened(self, folder: Path) -> Callable[[NDArray[np.int64]], Padded]: ...
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,14 @@ class Files(Store):
     def path(self, folder: Path, index: int) -> Path:
         return folder / f"{index:05d}.{self.suffix}"
 
-    def save(self, path: Path, rows: Rows) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def save(self, path: Path, rows: Rows) -> None: ...
 
-    def open(self, path: Path) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def open(self, path: Path) -> Any: ...
 
-    def read(self, shard: Any, first: int, stop: int) -> Padded:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, shard: Any, first: int, stop: int) -> Padded: ...
 
 
 def flat(rows: Rows, weights: type[np.floating[Any]]) -> Arrays:

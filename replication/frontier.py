@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from replication.cache.choose import codec_for
-from replication.cache.codec import NUMERATOR_BITS, SetCodec
+from replication.cache.codec import LARGEST_NUMERATOR, NUMERATOR_BITS, SetCodec
 from replication.cache.unigram import Unigram
 from replication.cache.writer import law_for
 from replication.caching import BATCH, teacher_for
@@ -39,7 +39,7 @@ from replication.targets import (
 
 Form = Callable[[Target, Tensor], Tensor | None]  # of a target and probs_NV, [N]
 REFERENCE = RandomSampling(50)  # RS-KD's
-DRAWS = range(1, 128)  # that the counts codec takes
+DRAWS = range(1, LARGEST_NUMERATOR + 1)  # that the counts codec takes
 # two digits, as a recipe would state them, from 0.3 to 0.001
 LEVELS = [round(digits / 10**places, places) for places in (2, 3, 4) for digits in range(99, 9, -1)][69:]
 # each draw's targets from the least budget to the largest: ever more classes, ever less error

@@ -177,4 +177,4 @@ def test_no_registry_host_and_no_path_of_one_machine() -> None:
 def test_slips_are_seen() -> None:
     assert slips("--index-url https://" + HOSTS[0] + "/simple") == [HOSTS[0]]
     assert len(slips('root = "/' + 'home/me/data"')) == 1
-    assert slips("results/local/smoke and ~/work/x and https://github.com/home/repo") == []
+    assert slips("results/local/smoke and ~/texts/x and https://github.com/home/repo") == []
