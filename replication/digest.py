@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 AXES = tuple(
     HERE / f"{name}.py"
     for name in (
-        *("target", "targets", "sampled", "filling", "parts", "expected", "draws"),
+        *("target", "targets", "sampled", "filling", "parts", "expected", "draws", "blocks"),
         *("divergences", "positions", "samples", "schedules"),
     )
 )

@@ -1,24 +1,23 @@
-"""Drawing classes from logits: points in [0, 1) from random streams, and the classes that they fall on.
+"""Drawing classes from logits: points in [0, 1) from random streams, and the classes that they fall on (`blocks.py`).
 
-Inverse transform by block sums: a row's probabilities are summed block by block, a point finds its block in the running
-sum of the blocks, and only blocks that are hit are summed class by class. A sampler with points of its own calls `at`.
+A sampler with points of its own calls `at`.
 
-Axis letters: N positions, R of them at a time, V classes, D draws, M items (blocks of W classes), K kept.
+Axis letters: N positions, R of them at a time, V classes, D draws, K kept.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-# probabilities held at a time: few enough for a CPU's last cache, so many that its threads seldom wait for each other,
-# and on a GPU many enough to fill it (not yet measured)
-ON_CPU, ON_GPU = 2**23, 2**26
-EACH = 8  # classes in a group, of which only the largest is looked at
+from replication.blocks import Blocks, room
+
+# probabilities held at a time: so few that what is made of them stays in a CPU's cache (fresh memory takes twice the
+# time), so many that its threads seldom wait for each other, and on a GPU many enough to fill it (not yet measured)
+ON_CPU, ON_GPU = 2**22, 2**26
 
 
 @dataclass(frozen=True)
@@ -56,70 +55,22 @@ def at(logits_NV: Tensor, points_ND: Tensor, exponent: float = 1.0) -> Tensor:
     Raises ValueError where a row has no distribution.
     """
     draws = points_ND.shape[1]
-    width = block_width(logits_NV.shape[1], draws)
     ids_ND = torch.empty_like(points_ND, dtype=torch.int64)
-    for rows, probs_RV in softmax_by_rows(logits_NV, exponent, beside=draws):
-        ids_ND[rows] = classes_at(probs_RV, points_ND[rows], width)
+    for rows, probs_RV in softmax_by_rows(logits_NV, exponent, draws):
+        ids_ND[rows] = Blocks.of(probs_RV, draws).at(points_ND[rows])
     return ids_ND
 
 
-def block_width(classes: int, draws: int) -> int:
-    """Twice as many blocks to look through as classes in the blocks that are hit, which cost about twice as much."""
-    return max(1, math.isqrt(classes // (2 * draws)))
-
-
-def classes_at(probs_RV: Tensor, points_RD: Tensor, width: int) -> Tensor:
-    """The classes on which the points fall, [R, D]."""
-    blocks = probs_RV.shape[1] // width
-    probs_RMW, left_RV = probs_RV[:, : blocks * width].unflatten(1, (blocks, width)), probs_RV[:, blocks * width :]
-    # the classes that fill no block stand one by one behind the blocks
-    mass_RM = torch.cat([probs_RMW.sum(2), left_RV], 1)
-    item_RD, along_RD = located(mass_RM, points_RD)
-    begin_RD = item_RD.clamp_max(blocks - 1) * width
-    hit_RDW = (begin_RD[:, :, None] + torch.arange(width, device=begin_RD.device)).flatten(1)
-    step_RD1 = placed(probs_RV.gather(1, hit_RDW).unflatten(1, (-1, width)), along_RD[:, :, None])[0]
-    return torch.where(item_RD < blocks, begin_RD + step_RD1[:, :, 0], item_RD + blocks * (width - 1))
-
-
-def outside(probs_RV: Tensor, ids_RK: Tensor, taken_RK: Tensor, points_RD: Tensor) -> Tensor:
-    """The classes on which the points fall without those of ids_RK that are `taken`, [R, D]; their probs are zeroed."""
-    probs_RV.scatter_(1, ids_RK, probs_RV.gather(1, ids_RK).masked_fill_(taken_RK, 0.0))
-    return classes_at(probs_RV, points_RD, block_width(probs_RV.shape[1], points_RD.shape[1]))
-
-
-def located(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor]:
-    """In which item each point in [0, 1) falls, and how far along that item it stands, in [0, 1]; [..., D] each."""
-    item_XD, place_XD, upto_XM = placed(mass_XM, points_XD)
-    end_XD = upto_XM.gather(-1, item_XD)
-    start_XD = torch.where(item_XD > 0, upto_XM.gather(-1, (item_XD - 1).clamp_min(0)), 0)
-    return item_XD, (place_XD - start_XD) / (end_XD - start_XD)
-
-
-def placed(mass_XM: Tensor, points_XD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """In which item each point in [0, 1) falls, its place in the running sum of the masses, and that sum.
-
-    The points are scaled to the masses' own sum: it need not be one, and a place along an item may round to 1.
-    """
-    # float64: a float32 running sum over 10^5 classes does not end at one and starves the tail
-    upto_XM = mass_XM.cumsum(-1, dtype=torch.float64)
-    total_X1 = upto_XM[..., -1:]
-    # right=True never lands on mass zero; the largest float below the total never falls off the end
-    place_XD = torch.minimum(points_XD * total_X1, total_X1.nextafter(torch.zeros_like(total_X1)))
-    # only NaN stands beyond the last item, until its row is refused
-    item_XD = torch.searchsorted(upto_XM, place_XD, right=True).clamp_max(mass_XM.shape[-1] - 1)
-    return item_XD, place_XD, upto_XM
-
-
 @torch.no_grad()
-def softmax_by_rows(logits_NV: Tensor, exponent: float, beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
+def softmax_by_rows(logits_NV: Tensor, exponent: float, draws: int = 0) -> Iterator[tuple[slice, Tensor]]:
     """softmax(exponent * logits) as (rows, [R, V]), float32 or better, in a buffer that the next rows overwrite.
 
-    They sum to one within a few float32 roundings only. `beside`: numbers that the caller holds for each row. After the
-    last rows: ValueError if one of all had no distribution.
+    They sum to one within a few float32 roundings only. `draws`: how many the caller makes in each. After
+    the last rows: ValueError if one of all had no distribution.
     """
     positions, classes = logits_NV.shape
     dtype = torch.promote_types(logits_NV.dtype, torch.float32)
-    size = min(positions, max(1, held(logits_NV.device) // max(classes, beside)))
+    size = min(positions, max(1, held(logits_NV.device) // room(classes, draws)))
     buffer_RV = torch.empty(size, classes, dtype=dtype, device=logits_NV.device)
     scaled_RV = buffer_RV if exponent == 1 else torch.empty_like(buffer_RV)
     some_N = torch.empty(positions, dtype=dtype, device=logits_NV.device)
@@ -148,29 +99,6 @@ def refuse_broken(by_position_N: Tensor) -> None:
             f"Teacher logits at position {position} are not a distribution (NaN or infinite). "
             "Check the teacher's precision: bfloat16 or float32 instead of float16 often mends it."
         )
-
-
-def head_of(probs_RV: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest classes and their probabilities, descending; a float32 softmax is divided by its own sum."""
-    ids_RK = largest_ids(probs_RV, k)
-    return ids_RK, probs_RV.gather(1, ids_RK) / probs_RV.sum(1, keepdim=True)
-
-
-def largest_ids(probs_RV: Tensor, k: int) -> Tensor:
-    """The k largest classes, descending: half the time of a topk where there are many.
-
-    They stand in the k groups with the largest peaks, or are left over.
-    """
-    groups = probs_RV.shape[1] // EACH
-    if groups < k:
-        return probs_RV.topk(k, dim=1).indices
-    # a group's members stand `groups` apart: their maximum runs along the memory
-    peak_RG = probs_RV[:, : EACH * groups].unflatten(1, (EACH, groups)).amax(1)
-    best_RK1 = peak_RG.topk(k, dim=1, sorted=False).indices[:, :, None]
-    member_E = torch.arange(0, EACH * groups, groups, device=probs_RV.device)
-    left_C = torch.arange(EACH * groups, probs_RV.shape[1], device=probs_RV.device)
-    among_RC = torch.cat([(best_RK1 + member_E).flatten(1), left_C.expand(len(probs_RV), -1)], 1)
-    return among_RC.gather(1, probs_RV.gather(1, among_RC).topk(k, dim=1).indices)
 
 
 def counted(sorted_ids_ND: Tensor) -> tuple[Tensor, Tensor]:

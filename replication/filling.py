@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from replication.draws import Randomness, head_of, outside, softmax_by_rows, uniform
+from replication.blocks import Blocks
+from replication.draws import Randomness, softmax_by_rows, uniform
 from replication.parts import most_at_level, parts_for_classes, parts_for_level
 from replication.target import SparseTarget, Target, at_least_one
 
@@ -36,6 +38,10 @@ class WaterFilling(Target):
     def wanted(self, largest_NK: Tensor) -> Tensor:
         """How many are kept at each position, [N]."""
         return torch.full_like(largest_NK[:, 0], self.classes, dtype=torch.int64)
+
+    def known(self, largest_NK: Tensor) -> Tensor:
+        """Whether `wanted` would not change with further classes, [N]."""
+        return torch.ones_like(largest_NK[:, 0], dtype=torch.bool)
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return filled(self, teacher_logits_NV, self.classes, generator)
@@ -75,6 +81,10 @@ class AdaptiveWaterFilling(Target):
         drawn_N = (rest_N / self.level).round().maximum((2 * rest_N * least_N > self.level**2).double())
         return (head_NK.sum(1) + drawn_N.long()).clamp(1, self.most)
 
+    def known(self, largest_NK: Tensor) -> Tensor:
+        """As WaterFilling's: `wanted` counts what reaches the level."""
+        return largest_NK[:, -1] < self.level
+
     @property
     def most(self) -> int:
         return most_at_level(self.level)
@@ -98,20 +108,41 @@ def filled(
     most = min(most, logits_NV.shape[1])
     offset_N2 = uniform(generator, len(logits_NV), 2, logits_NV.device)
     slot_K = torch.arange(most, device=logits_NV.device)
-    ids, weights = [], []
-    for rows, probs_RV in softmax_by_rows(logits_NV, 1.0, beside=most):
-        ids_RK, probs_RK = head_of(probs_RV, most)
-        head_R1, tail_R1, _ = levelled(probs_RK, target.wanted(probs_RK))
-        in_head_RK, in_tail_RK = slot_K < head_R1, (slot_K >= head_R1) & (slot_K < head_R1 + tail_R1)
+    parts = []
+    for rows, probs_RV in softmax_by_rows(logits_NV, 1.0, most):
+        blocks = Blocks.of(probs_RV, most)
+        ids_RK, probs_RK, head_R1, tail_R1 = head_and_tail(target, blocks, most)
         # beyond the tail's own points: not used
         points_RK = ((slot_K + offset_N2[rows, :1]) / tail_R1.clamp_min(1)).clamp_max(1)
-        drawn_RK = outside(probs_RV, ids_RK, in_head_RK, points_RK).gather(1, (slot_K - head_R1).clamp_min(0))
-        units_RK = rounded(probs_RK * in_head_RK, tail_R1 == 0, offset_N2[rows, 1:], target.parts)
-        rest_R1 = (target.parts - units_RK.sum(1, keepdim=True)) / tail_R1.clamp_min(1)
-        weights_RK = torch.where(in_tail_RK, rest_R1, units_RK) / target.parts
-        ids.append(torch.where(in_head_RK, ids_RK, drawn_RK) * (weights_RK > 0))
-        weights.append(weights_RK.float())
-    return SparseTarget(torch.cat(ids), torch.cat(weights))
+        longest = int(head_R1.max())
+        tail = blocks.without(ids_RK[:, :longest], slot_K[:longest] < head_R1)
+        parts.append((ids_RK, probs_RK, head_R1, tail_R1, tail.at(points_RK)))
+    ids_NK, probs_NK, head_N1, tail_N1, drawn_NK = (torch.cat(part) for part in zip(*parts, strict=True))
+    place_NK = slot_K - head_N1  # in the tail
+    in_head_NK = place_NK < 0
+    units_NK = rounded(probs_NK * in_head_NK, tail_N1 == 0, offset_N2[:, 1:], target.parts)
+    rest_N1 = (target.parts - units_NK.sum(1, keepdim=True)) / tail_N1.clamp_min(1)
+    weights_NK = torch.where(~in_head_NK & (place_NK < tail_N1), rest_N1, units_NK) / target.parts
+    chosen_NK = torch.where(in_head_NK, ids_NK, drawn_NK.gather(1, place_NK.clamp_min(0)))
+    return SparseTarget(chosen_NK * (weights_NK > 0), weights_NK.float())
+
+
+def head_and_tail(
+    target: WaterFilling | AdaptiveWaterFilling, blocks: Blocks, most: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The largest classes and their probabilities, descending, [R, K], `most` of them or 0 from where none is needed.
+
+    Then how many of them are the head, and how many are drawn besides, [R, 1]. Seldom is the head more than half of
+    what is kept, so that half is searched for first.
+    """
+    few = most // 3 + 1
+    ids_RK, probs_RK = (pad(part, (0, most - few)) for part in blocks.head(few))
+    head_R1, tail_R1, _ = levelled(probs_RK, target.wanted(probs_RK))
+    short_S = ((head_R1[:, 0] > few) | ~target.known(probs_RK[:, :few])).nonzero()[:, 0]
+    if len(short_S):
+        ids_RK[short_S], probs_RK[short_S] = blocks.rows(short_S).head(most)
+        head_R1, tail_R1, _ = levelled(probs_RK, target.wanted(probs_RK))
+    return ids_RK, probs_RK, head_R1, tail_R1
 
 
 def rounded(head_RK: Tensor, whole_R1: Tensor, offset_R1: Tensor, parts: int) -> Tensor:

@@ -10,17 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from replication.draws import (
-    Randomness,
-    at,
-    counted,
-    draw,
-    head_of,
-    outside,
-    softmax_by_rows,
-    uniform,
-)
+from replication.blocks import Blocks
+from replication.draws import Randomness, at, counted, draw, softmax_by_rows, uniform
 from replication.target import SparseTarget, Target, at_least_one, classes
 
 
@@ -132,9 +125,10 @@ class HeadAndSampledTail(Target):
         k = classes("HeadAndSampledTail.k", self.k, teacher_logits_NV)
         points_ND = uniform(generator, len(labels_N), self.draws, teacher_logits_NV.device).sort(1)[0]
         heads, tails = [], []
-        for rows, probs_RV in softmax_by_rows(teacher_logits_NV, 1.0, beside=self.draws):
-            ids_RK, exact_RK = head_of(probs_RV, k)
-            tails.append(outside(probs_RV, ids_RK, torch.ones_like(ids_RK, dtype=torch.bool), points_ND[rows]))
+        for rows, probs_RV in softmax_by_rows(teacher_logits_NV, 1.0, self.draws):
+            blocks = Blocks.of(probs_RV, self.draws)
+            ids_RK, exact_RK = blocks.head(k)
+            tails.append(blocks.without(ids_RK).at(points_ND[rows]))
             heads.append((ids_RK, exact_RK.float()))
         head_NK, exact_NK = (torch.cat(parts) for parts in zip(*heads, strict=True))
         ids_ND, counts_ND = counted(torch.cat(tails))
@@ -176,42 +170,51 @@ def first_arrivals(logits_NV: Tensor, classes: int, generator: Randomness) -> tu
     values, which is where rare classes win. Where there are fewer classes the last times are infinite. Arrivals are
     drawn in rounds, each without the classes seen before, whose rates do not concern the others.
     """
-    rows, draws = len(logits_NV), 2 * classes
-    ids_NK = torch.zeros(rows, classes, dtype=torch.int64, device=logits_NV.device)
-    probs_NK = torch.zeros(ids_NK.shape, dtype=torch.float64, device=logits_NV.device)
-    times_NK, now_N1 = torch.full_like(probs_NK, torch.inf), torch.zeros_like(probs_NK[:, :1])
-    total_N1 = torch.zeros_like(now_N1)  # a float32 softmax's own
-    open_N = torch.arange(rows, device=logits_NV.device)
-    while len(open_N):
-        # for all rows: what a row is given does not depend on which others are open
-        points_ND = uniform(generator, rows, draws, logits_NV.device)
-        waits_ND = -(-uniform(generator, rows, draws, logits_NV.device)).log1p()
-        more_N = torch.zeros_like(open_N, dtype=torch.bool)
-        for part, probs_RV in softmax_by_rows(logits_NV if len(open_N) == rows else logits_NV[open_N], 1.0, draws):
-            at_R = open_N[part]
-            old = ids_NK[at_R], probs_NK[at_R], times_NK[at_R]
-            seen_RK = old[2].isfinite()
-            # an empty slot stands for the first one again: no class is both taken and not
-            taken_RK = torch.where(seen_RK, old[0], old[0][:, :1])
-            drawn_RD = outside(probs_RV, taken_RK, seen_RK[:, :1].expand_as(seen_RK), points_ND[at_R])
-            rate_R1 = probs_RV.sum(1, keepdim=True).double()
-            total_N1[at_R] = total_N1[at_R].maximum(rate_R1)  # nothing is left out of the first round
-            times_RD = now_N1[at_R] + waits_ND[at_R].cumsum(1) / rate_R1
-            now_N1[at_R] = times_RD[:, -1:]
-            sorted_RD, order_RD = drawn_RD.sort(dim=1, stable=True)
-            again_RD = torch.zeros_like(sorted_RD, dtype=torch.bool)
-            again_RD[:, 1:] = sorted_RD[:, 1:] == sorted_RD[:, :-1]
-            new = (
-                sorted_RD,
-                probs_RV.gather(1, sorted_RD).double(),
-                times_RD.gather(1, order_RD).masked_fill(again_RD, torch.inf),
-            )
-            ids, probs, times = (torch.cat(pair, 1) for pair in zip(old, new, strict=True))
-            times_NK[at_R], first_RK = times.topk(classes, dim=1, largest=False)
-            ids_NK[at_R], probs_NK[at_R] = ids.gather(1, first_RK), probs.gather(1, first_RK)
-            more_N[part] = times_NK[at_R, -1].isinf() & (rate_R1[:, 0] > 0)
-        open_N = open_N[more_N]
-    return ids_NK, probs_NK.masked_fill(times_NK.isinf(), 0.0) / total_N1, times_NK * total_N1
+    draws = 5 * classes // 2
+    rounds: list[tuple[Tensor, Tensor]] = []
+    parts = []
+
+    def a_round(number: int, rows: slice) -> tuple[Tensor, Tensor]:
+        """Points and waits of these rows; drawn for all rows, so that none depends on which others need another."""
+        if number == len(rounds):
+            shape = generator, len(logits_NV), draws, logits_NV.device
+            rounds.append((uniform(*shape), -(-uniform(*shape)).log1p()))
+        return rounds[number][0][rows], rounds[number][1][rows]
+
+    for rows, probs_RV in softmax_by_rows(logits_NV, 1.0, draws):
+        blocks = Blocks.of(probs_RV, draws)
+        ids_RD, times_RD, now_R1 = arrivals(blocks, *a_round(0, rows))
+        ids_RK, times_RK = earliest(ids_RD, times_RD, classes)
+        open_O, number = times_RK[:, -1].isinf().nonzero()[:, 0], 1
+        while len(open_O):
+            old_OK, times_OK = ids_RK[open_O], times_RK[open_O]
+            # an empty slot stands for the first one again
+            left = blocks.rows(open_O).without(torch.where(times_OK.isfinite(), old_OK, old_OK[:, :1]))
+            points_RD, waits_RD = a_round(number, rows)
+            ids_OD, times_OD, after_O1 = arrivals(left, points_RD[open_O], waits_RD[open_O])
+            times_OX = torch.cat([times_OK, now_R1[open_O] + times_OD], 1)
+            ids_RK[open_O], times_RK[open_O] = earliest(torch.cat([old_OK, ids_OD], 1), times_OX, classes)
+            now_R1[open_O] += after_O1
+            still_O = times_RK[open_O, -1].isinf() & (left.total_R1[:, 0] > 0)
+            open_O, number = open_O[still_O], number + 1
+        probs_RK = probs_RV.gather(1, ids_RK).masked_fill(times_RK.isinf(), 0.0)
+        total_R1 = blocks.total_R1  # a float32 softmax's own
+        parts.append((ids_RK, probs_RK / total_R1, times_RK * total_R1))
+    ids_NK, probs_NK, times_NK = (torch.cat(part) for part in zip(*parts, strict=True))
+    return ids_NK, probs_NK, times_NK
+
+
+def arrivals(blocks: Blocks, points_RD: Tensor, waits_RD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Classes and when they arrive, [R, D] each, never where that is a repetition; and the time of the last, [R, 1]."""
+    times_RD = waits_RD.cumsum(1) / blocks.total_R1
+    ids_RD, order_RD = blocks.at(points_RD).sort(dim=1, stable=True)
+    again_RD = pad(ids_RD[:, 1:] == ids_RD[:, :-1], (1, 0))
+    return ids_RD, times_RD.gather(1, order_RD).masked_fill(again_RD, torch.inf), times_RD[:, -1:]
+
+
+def earliest(ids_RX: Tensor, times_RX: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    times_RK, first_RK = times_RX.topk(classes, dim=1, largest=False)
+    return ids_RX.gather(1, first_RK), times_RK
 
 
 def spaced(offset_ND: Tensor, points: int) -> Tensor:

@@ -13,7 +13,8 @@ from test_unbiased import exact, zipf_logits
 from torch import Generator, Tensor
 
 from replication import draws
-from replication.draws import Streams, at, block_width, counted, draw, located, softmax_by_rows, uniform
+from replication.blocks import block_width, located
+from replication.draws import Streams, at, counted, draw, softmax_by_rows, uniform
 from replication.supervision import drawn
 from replication.targets import TARGETS, RandomSampling, SparseTarget, TopK
 
@@ -255,7 +256,7 @@ def test_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         storages.add(probs.untyped_storage().data_ptr())
         np.testing.assert_allclose(probs.numpy(), given[rows].softmax(1).numpy(), rtol=1e-5)
     assert seen == [(0, 4), (4, 8), (8, 10)] and len(storages) == 1
-    assert [rows.stop for rows, _ in softmax_by_rows(given, 1.0, beside=2_000)] == [2, 4, 6, 8, 10]
+    assert [rows.stop for rows, _ in softmax_by_rows(given, 1.0, draws=16)] == [2, 4, 6, 8, 10]
 
 
 def test_no_gradient_flows_into_a_teacher_and_no_graph_is_kept_of_the_buffer() -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from replication.draws import largest_ids
 from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
 from replication.targets import SparseTarget, Target
@@ -153,14 +152,6 @@ def test_one_more_class_lowers_the_error_by_the_level_squared() -> None:
     probs_NV = law("zipf", 20_000)[None]
     error = {number: filling(probs_NV, number)[1] for number in (199, 201)}
     assert (error[199] - error[201]) / 2 == pytest.approx(filling(probs_NV, 200)[0] ** 2, rel=0.02)
-
-
-@pytest.mark.parametrize("classes", [5, 40, 161, 2000])
-@pytest.mark.parametrize("k", [1, 5, 20])
-def test_the_largest_of_groups_are_the_largest(classes: int, k: int) -> None:
-    values_NV = torch.rand(30, classes, generator=Generator().manual_seed(0))
-    k = min(k, classes)
-    assert torch.equal(largest_ids(values_NV, k), values_NV.topk(k, dim=1).indices)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
