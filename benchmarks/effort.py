@@ -44,7 +44,7 @@ WHOLE = Effort(
     drawn=draws.Sizes(),
     stored=rows.Sizes(),
     scale="laptop",
-    steps=16,
+    steps=64,
 )
 # every path in about a minute; the numbers mean nothing
 QUICK = Effort(

@@ -45,7 +45,7 @@ def groups(effort: Effort) -> Iterator[Group]:
                 contenders = [Contender(name, losses.step_on(name, given)) for name in names]
                 seconds = effort.race(
                     contenders,
-                    60 if precision == "bfloat16" else 90,
+                    90 if small else 150,
                     settle=touch(3 * 4 * positions * sizes.classes),
                     warm=small,
                 )

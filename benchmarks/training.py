@@ -141,9 +141,9 @@ def untrained(run: Run, data: Data) -> PreTrainedModel:
 
 def groups(effort: Effort) -> Iterator[Group]:
     """Training steps, and the teacher pass that fills their cache."""
-    with bench(this_machine(), effort.scale, 16 * effort.steps) as here, TemporaryDirectory() as room:
+    with bench(this_machine(), effort.scale, 4 * effort.steps) as here, TemporaryDirectory() as room:
         case: dict[str, int | str] = {"scale": effort.scale, "tokens": here.tokens}
         yield Group("training", "step", case, CE, seconds=effort.race(here.students(effort.steps), 40))
-        passes = here.teachers(2 * effort.steps, Path(room))
+        passes = here.teachers(effort.steps // 2, Path(room))
         case = {"scale": effort.scale, "tokens": here.tokens_of_pass}
         yield Group("training", "teacher pass", case, FORWARD, seconds=effort.race(passes, 25))

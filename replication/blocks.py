@@ -86,16 +86,22 @@ class Blocks:
         ids_RK = self.largest(k)
         return ids_RK, self.probs_RV.gather(1, ids_RK) / self.total_R1.to(self.probs_RV)
 
-    def without(self, ids_RK: Tensor, taken_RK: Tensor | None = None) -> Blocks:
-        """The same where ids_RK, or those of different ones that are `taken`, have no probability.
+    def without(self, ids_RK: Tensor, number_R1: Tensor | None = None) -> Blocks:
+        """The same where ids_RK, or only the first `number` of a row, have no probability.
 
         `probs_RV` is overwritten.
         """
-        kept_RK = 0.0 if taken_RK is None else self.probs_RV.gather(1, ids_RK).masked_fill_(taken_RK, 0.0)
-        self.probs_RV.scatter_(1, ids_RK, kept_RK)
+        if number_R1 is None:
+            number_R1 = torch.full_like(ids_RK[:, :1], ids_RK.shape[1])
+        # the first one stands for those that stay as well: nothing is written that is not meant
+        ids_RK = torch.where(torch.arange(ids_RK.shape[1], device=ids_RK.device) < number_R1, ids_RK, ids_RK[:, :1])
+        first_R1 = self.probs_RV.gather(1, ids_RK[:, :1]).masked_fill_(number_R1 > 0, 0.0)
+        self.probs_RV.scatter_(1, ids_RK, first_R1.expand_as(ids_RK))
         # added up anew: a difference would leave nothing of small ones beside a large one
         block_RK = (ids_RK // self.width).clamp_max(self.blocks - 1)
-        mass_RK = self.probs_RV.gather(1, self.classes_of(block_RK)).unflatten(1, (-1, self.width)).sum(2)
+        mass_RK = (
+            self.probs_RV.gather(1, self.classes_of(block_RK)).unflatten(1, (block_RK.shape[1], self.width)).sum(2)
+        )
         mass_RM = self.mass_RM.scatter(1, block_RK, mass_RK)
         mass_RM[:, self.blocks :] = self.probs_RV[:, self.blocks * self.width :]
         return Blocks(self.probs_RV, self.width, mass_RM)

@@ -114,9 +114,8 @@ def filled(
         ids_RK, probs_RK, head_R1, tail_R1 = head_and_tail(target, blocks, most)
         # beyond the tail's own points: not used
         points_RK = ((slot_K + offset_N2[rows, :1]) / tail_R1.clamp_min(1)).clamp_max(1)
-        longest = int(head_R1.max())
-        tail = blocks.without(ids_RK[:, :longest], slot_K[:longest] < head_R1)
-        parts.append((ids_RK, probs_RK, head_R1, tail_R1, tail.at(points_RK)))
+        left = blocks.without(ids_RK[:, : int(head_R1.max())], head_R1)
+        parts.append((ids_RK, probs_RK, head_R1, tail_R1, left.at(points_RK)))
     ids_NK, probs_NK, head_N1, tail_N1, drawn_NK = (torch.cat(part) for part in zip(*parts, strict=True))
     place_NK = slot_K - head_N1  # in the tail
     in_head_NK = place_NK < 0

@@ -30,6 +30,8 @@ from replication.targets import AnyTarget, DenseTarget, SparseTarget
 Target = AnyTarget | TeacherStates
 # bytes of one chunk's logits, and of the positions that are worked on while they are in the processor's cache
 CHUNK = {"cpu": 2**26, "cuda": 2**30}
+# times as many on a CPU in less than float32: there the head is converted for every chunk
+NARROW = 1.25
 BLOCK = {"cpu": 2**22, "cuda": 2**30}
 
 
@@ -208,7 +210,8 @@ def chunks(
     positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype
 ) -> Iterator[slice]:
     """Slices of the positions, of about equal size, whose logits fit in `CHUNK` bytes; multiples of `together`."""
-    most = max(1, CHUNK[device.type] // (precision.itemsize * classes * together))
+    size = CHUNK[device.type] * (NARROW if device.type == "cpu" and precision.itemsize < 4 else 1)
+    most = max(1, int(size / (precision.itemsize * classes * together)))
     items = positions // together
     rows = -(-items // -(-items // most)) * together if items else 1
     for start in range(0, positions, rows):

@@ -26,9 +26,8 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 # the files that decide a trained student's numbers, beside the axes; the command line, the record and the probes do not
 DECISIVE = (
     "loss.py", "fused.py", "products.py", "logit_gradients.py", "head.py", "student.py", "corpus.py", "tokenizer.py",
-    "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/bits.py", "cache/ratio.py",
-    "cache/choose.py", "evaluate/language_model.py",
-    "evaluate/calibration.py",
+    "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/counts.py", "cache/filling.py",
+    "cache/ratio.py", "cache/bits.py", "cache/choose.py", "evaluate/language_model.py", "evaluate/calibration.py",
 )  # fmt: skip
 DECIDING = tuple(ROOT / "replication" / name for name in DECISIVE)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -61,10 +61,10 @@ class FromCache:
     rows_S: np.ndarray  # the packing's rows that are cached, ascending
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        return finished(self.target, *self.stored(indices_B), labels_BL)
+        return finished(self.target, *self.stored([indices_B])[0], labels_BL)
 
-    def stored(self, indices_B: np.ndarray) -> Stored:
-        return self.reader.rows(np.searchsorted(self.rows_S, indices_B))
+    def stored(self, batches: Sequence[np.ndarray]) -> list[Stored]:
+        return self.reader.batches([np.searchsorted(self.rows_S, indices_B) for indices_B in batches])
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,12 @@ class FromOtherContext:
     rows_S: np.ndarray  # the rows of `other` that are cached, ascending
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        return finished(self.target, *self.stored(indices_B), labels_BL)
+        return finished(self.target, *self.elsewhere(indices_B), labels_BL)
 
-    def stored(self, indices_B: np.ndarray) -> Stored:
+    def stored(self, batches: Sequence[np.ndarray]) -> list[Stored]:
+        return [self.elsewhere(indices_B) for indices_B in batches]
+
+    def elsewhere(self, indices_B: np.ndarray) -> Stored:
         place_BL = positions_in(self.other, self.mine, indices_B)
         row_BL = np.searchsorted(self.rows_S, place_BL // self.other.length)
         cached_BL = np.where(place_BL < 0, -1, row_BL * self.other.length + place_BL % self.other.length)
@@ -94,28 +97,44 @@ class Prefetched:
     the thread is raised, with its traceback, by the call that needed the batch. Use as a context manager.
     """
 
-    AHEAD = 4  # batches decoded and not asked for yet, at most
+    TOGETHER = 4  # batches decoded at once: of a small one most of the time goes to cold code and memory
+    AHEAD = 2 * TOGETHER  # batches not asked for yet, at most
 
     def __init__(self, source: FromCache | FromOtherContext, batches: Iterable[np.ndarray]) -> None:
         self.source = source
         self.batches = iter(batches)
         self.thread = ThreadPoolExecutor(1, "prefetch")  # a reader serves one thread
-        self.coming: deque[tuple[np.ndarray, Future[Stored]]] = deque()
+        self.coming: deque[tuple[np.ndarray, Future[list[Stored | Exception]], int]] = deque()
         self.look_ahead()
 
     def look_ahead(self) -> None:
-        for indices_B in islice(self.batches, self.AHEAD - len(self.coming)):
-            self.coming.append((indices_B, self.thread.submit(self.source.stored, indices_B)))
+        while len(self.coming) <= self.AHEAD - self.TOGETHER:
+            some = list(islice(self.batches, self.TOGETHER))
+            if not some:
+                return
+            job = self.thread.submit(self.decode, some)
+            self.coming.extend((indices_B, job, place) for place, indices_B in enumerate(some))
+
+    def decode(self, batches: list[np.ndarray]) -> list[Stored | Exception]:
+        try:
+            return [*self.source.stored(batches)]
+        except Exception as error:
+            if len(batches) == 1:
+                return [error]
+            return [self.decode([indices_B])[0] for indices_B in batches]
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        if any(np.array_equal(indices_B, expected_B) for expected_B, _ in self.coming):
+        if any(np.array_equal(indices_B, expected_B) for expected_B, *_ in self.coming):
             while not np.array_equal(indices_B, self.coming[0][0]):
                 self.coming.popleft()  # passed over
-            stored = self.coming.popleft()[1]
+            _, job, place = self.coming.popleft()
             self.look_ahead()
         else:
-            stored = self.thread.submit(self.source.stored, indices_B)
-        return finished(self.source.target, *stored.result(), labels_BL)
+            job, place = self.thread.submit(self.decode, [indices_B]), 0
+        stored = job.result()[place]
+        if isinstance(stored, Exception):
+            raise stored
+        return finished(self.source.target, *stored, labels_BL)
 
     def __enter__(self) -> Prefetched:
         return self

@@ -20,7 +20,8 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from replication.corpus import Corpus, content_hash, first_line
+from replication.corpus import Corpus, content_hash
+from replication.text_files import first_line
 
 END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")

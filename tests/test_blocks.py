@@ -64,21 +64,27 @@ def test_what_is_taken_is_never_drawn_and_the_rest_keeps_its_shares(classes: int
     probs_RV = rows("shuffled", classes)
     ids_RK = largest_ids(probs_RV, 4)
     # one of the classes that fill no block too
-    ids_RK[:, 0] = torch.where((ids_RK[:, 1:] == classes - 1).any(1), ids_RK[:, 0], classes - 1)
-    taken_RK = torch.tensor([True, False, True, False]).expand_as(ids_RK)
-    wanted_RV = probs_RV.clone().scatter_(1, ids_RK, probs_RV.gather(1, ids_RK) * ~taken_RK)
+    ids_RK[:, 1] = torch.where((ids_RK == classes - 1).any(1), ids_RK[:, 1], classes - 1)
+    number_R1 = torch.arange(len(probs_RV))[:, None] % 5
+    # what stands beyond is not looked at, whatever it repeats
+    given_RK = torch.where(torch.arange(4) < number_R1, ids_RK, ids_RK[:, 1:2])
+    wanted_RV = probs_RV.clone()
+    for row, number in enumerate(number_R1[:, 0].tolist()):
+        wanted_RV[row, ids_RK[row, :number]] = 0.0
     points_RD = POINTS.expand(len(probs_RV), -1)
     expected = Blocks.of(wanted_RV.clone(), 8).at(points_RD)
     given = Blocks.of(probs_RV.clone(), 8)
-    part = given.rows(torch.tensor([3, 1])).without(ids_RK[[3, 1]], taken_RK[[3, 1]])
-    left = given.without(ids_RK, taken_RK)
-    assert torch.equal(left.probs_RV, wanted_RV) and torch.equal(left.probs_RV, given.probs_RV)
-    assert torch.equal(left.at(points_RD), expected) and torch.equal(part.at(points_RD[:2]), expected[[3, 1]])
+    part = given.rows(torch.tensor([3, 1])).without(given_RK[[3, 1]], number_R1[[3, 1]])
+    assert torch.equal(given.probs_RV, probs_RV)  # of a copy
+    left = given.without(given_RK, number_R1)
+    assert torch.equal(left.probs_RV, wanted_RV) and torch.equal(left.at(points_RD), expected)
+    assert torch.equal(part.at(points_RD[:2]), expected[[3, 1]])
     # a small class beside a large one that is gone keeps its share to the last digits
     torch.testing.assert_close(left.total_R1, wanted_RV.sum(1, keepdim=True, dtype=torch.float64), rtol=1e-6, atol=0)
-    assert torch.equal(
-        given.without(ids_RK).at(points_RD), Blocks.of(wanted_RV.scatter(1, ids_RK, 0.0), 8).at(points_RD)
-    )
+    nothing = Blocks.of(probs_RV.clone(), 8).without(ids_RK[:, :0])
+    assert torch.equal(nothing.at(points_RD), Blocks.of(probs_RV, 8).at(points_RD))
+    every = Blocks.of(probs_RV.clone(), 8).without(ids_RK)
+    assert torch.equal(every.at(points_RD), Blocks.of(probs_RV.scatter(1, ids_RK, 0.0), 8).at(points_RD))
 
 
 @pytest.mark.parametrize("target", [WaterFilling(9), WaterFilling(1), AdaptiveWaterFilling(0.04)], ids=str)

@@ -53,21 +53,20 @@ def test_targets_are_completed_with_the_labels_of_the_call(tmp_path: Path) -> No
 
 
 def test_it_decodes_ahead_in_its_own_thread_and_not_too_far(cached: FromCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The batches never end: only so many may be taken from them."""
+    """The batches never end: only so many may be taken from them, some at a time."""
     decoded: list[str] = []
-    real = Reader.rows
+    real = Reader.batches
 
-    def watched(self: Reader, indices_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        decoded.append(threading.current_thread().name)
-        return real(self, indices_B)
+    def watched(self: Reader, batches: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        decoded.extend([threading.current_thread().name] * len(batches))
+        return real(self, batches)
 
-    monkeypatch.setattr(Reader, "rows", watched)
-    asked = batches(3)
+    monkeypatch.setattr(Reader, "batches", watched)
+    asked, some = batches(3), Prefetched.TOGETHER
     with Prefetched(cached, (asked[step % 3] for step in count())) as prefetched:
-        for step in range(6):
-            wait_for(decoded, step + Prefetched.AHEAD)
+        for step in range(2 * some + 1):
+            wait_for(decoded, Prefetched.AHEAD + step // some * some)
             prefetched(asked[step % 3], LABELS, LABELS)
-        wait_for(decoded, 6 + Prefetched.AHEAD)
     assert all(name.startswith("prefetch") for name in decoded)
 
 

@@ -147,6 +147,17 @@ def test_an_adaptive_budget_beats_a_fixed_one_of_the_same_mean() -> None:
     assert float(adaptive.squared_error(probs_NV).mean()) < min(fixed)
 
 
+@pytest.mark.parametrize("method", [*METHODS, WaterFilling(300), AdaptiveWaterFilling(0.004)], ids=str)
+def test_no_class_stands_twice_whatever_the_positions_beside_it(method: Target) -> None:
+    """From flat to almost one-hot in one batch: heads of every length."""
+    logits_NV = torch.randn(64, 500, generator=Generator().manual_seed(0)) * torch.linspace(0, 9, 64)[:, None]
+    target = method(logits_NV, torch.zeros(64, dtype=torch.long), Generator().manual_seed(1))
+    assert isinstance(target, SparseTarget)
+    for ids_K, weights_K in zip(target.ids_NK, target.weights_NK, strict=True):
+        kept = ids_K[weights_K > 0].tolist()
+        assert len(set(kept)) == len(kept) >= 1
+
+
 def test_one_more_class_lowers_the_error_by_the_level_squared() -> None:
     """What makes equal levels the best: d error / d classes = -level^2, here by differences on a fine-grained law."""
     probs_NV = law("zipf", 20_000)[None]

@@ -14,7 +14,7 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-WORD = np.dtype("<u8")
+WORDS = np.dtype("<u4"), np.dtype("<u8")
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,27 @@ class Bits:
             for start, count in zip(starts_B, counts_B, strict=False)
         ]
 
-    def unpack(self, blocks: Sequence[bytes | memoryview]) -> NDArray[np.uint64]:
-        """The codes of all blocks."""
+    def unpack(self, blocks: Sequence[bytes | memoryview]) -> NDArray[np.unsignedinteger]:
+        """The codes of all blocks, in the smallest words that hold one wherever in a byte it begins."""
         group, size = self.period
+        word = WORDS[self.width + 7 > 32]
         counts_B = [self.count(block) for block in blocks]
         starts_B = group_starts(counts_B, group)
         # one spare word: the last slots are read as whole words that reach beyond the last block
-        padded = np.zeros(starts_B[-1] * size + WORD.itemsize, np.uint8)
+        padded = np.zeros(starts_B[-1] * size + word.itemsize, np.uint8)
         for start, block in zip(starts_B, blocks, strict=False):
             padded[start * size : start * size + len(block)] = np.frombuffer(block, np.uint8)
-        code_GP = np.empty((starts_B[-1], group), np.uint64)
-        mask = np.uint64((1 << self.width) - 1)
+        code_GP = np.empty((starts_B[-1], group), word)
+        mask = (1 << self.width) - 1
         for slot in range(group if len(code_GP) else 0):
             byte, shift = divmod(slot * self.width, 8)
-            words = np.ndarray((len(code_GP),), WORD, padded.data, byte, (size,))
-            code_GP[:, slot] = (words >> np.uint64(shift)) & mask
+            words = np.ndarray((len(code_GP),), word, padded.data, byte, (size,))
+            code_GP[:, slot] = (words >> shift) & mask
         codes_X = code_GP.reshape(-1)
         parts = [
             codes_X[start * group : start * group + count] for start, count in zip(starts_B, counts_B, strict=False)
         ]
-        return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+        return np.concatenate(parts) if parts else np.empty(0, word)
 
     def count(self, block: bytes | memoryview) -> int:
         """How many codes a block holds. It follows from its size: 8 bits or more exceed the padding."""

@@ -113,7 +113,7 @@ class Codec(ABC):
         numerators_M = self.numerators(weights_M, lengths_N)
         return self.joined(ids_M, numerators_M), lengths_N.reshape(lengths_BL.shape).sum(1).tolist()
 
-    def rows(self, codes_M: NDArray[np.uint64], sequences: int) -> Rows:
+    def rows(self, codes_M: NDArray[np.unsignedinteger], sequences: int) -> Rows:
         """ids_BLK, weights_BLK (padded with 0 to the longest row here), lengths_BL. Raises ValueError if damaged."""
         ids_M, numerators_M = self.split(codes_M)
         lengths_N = self.lengths(numerators_M)
@@ -131,10 +131,11 @@ class Codec(ABC):
         """Codes."""
         return (ids_M.astype(np.uint64) << np.uint64(self.numerator_bits)) | numerators_M
 
-    def split(self, codes_M: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], Numerators]:
+    def split(self, codes_M: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.unsignedinteger], Numerators]:
         """Ids and numerators."""
-        bits = np.uint64(self.numerator_bits)
-        return codes_M >> bits, (codes_M & np.uint64((1 << self.numerator_bits) - 1)).astype(self.numerator_type)
+        word = codes_M.dtype.type
+        low = word((1 << self.numerator_bits) - 1)
+        return codes_M >> word(self.numerator_bits), (codes_M & low).astype(self.numerator_type)
 
     @property
     @abstractmethod

@@ -55,10 +55,10 @@ class CountsCodec(SetCodec):
 
     def lengths(self, numerators_M: Numerators) -> NDArray[np.int64]:
         total_M = numerators_M.cumsum(dtype=np.int64)
-        # not total % draws == 0: a remainder costs as much as all the rest
-        ends_N = np.flatnonzero(np.diff(total_M // self.draws, prepend=0) != 0)
+        # looked up: to divide each total by the draws costs more than all the rest
+        wanted_N = np.arange(self.draws, total_M[-1:].sum() + 1, self.draws)
+        ends_N = np.searchsorted(total_M, wanted_N)
         # every count is at least 1, so no multiple is met twice; damage may skip one
-        wanted_N = self.draws * np.arange(1, len(ends_N) + 1)
         sound = np.array_equal(total_M[ends_N], wanted_N) and total_M[-1:].sum() == self.draws * len(ends_N)
         if not sound or numerators_M.min(initial=1) == 0:
             raise ValueError(f"The cached counts do not sum to {self.draws} per position: the cache is damaged.")

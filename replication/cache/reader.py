@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,17 @@ class Reader:
         """The targets of B sequences: ids_BLK and weights_BLK, padded with 0 to the longest row among them."""
         ids_BLK, weights_BLK, _ = self.decoded(indices)
         return ids_BLK, weights_BLK
+
+    def batches(self, batches: Sequence[ArrayLike]) -> list[tuple[Ids, Weights]]:
+        """As `rows` gives each, decoded in one go."""
+        if not batches:
+            return []
+        ids_SLK, weights_SLK, lengths_SL = self.decoded(np.concatenate([np.asarray(batch) for batch in batches]))
+        found = []
+        for start, stop in pairwise(accumulate(map(np.size, batches), initial=0)):
+            most = int(lengths_SL[start:stop].max())
+            found.append((ids_SLK[start:stop, :, :most].copy(), weights_SLK[start:stop, :, :most].copy()))
+        return found
 
     def lengths(self, indices: ArrayLike) -> NDArray[np.int64]:
         """How many classes each position of B sequences keeps, [B, L]."""

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from replication.corpus import first_line
 from replication.evaluate import releases
 from replication.evaluate.releases import RELEASES
 from replication.record import replace_text
+from replication.text_files import first_line
 
 TASKS = Path(__file__).parent / "tasks"
 HUB = "hub"  # TASK_DATA=hub: the default, said aloud

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
-from replication.corpus import first_line
 from replication.instruct.judge import named_judge, rating
 from replication.instruct.ratings import Rating, Ratings
+from replication.text_files import first_line
 
 LETTERS = 4  # of a token, about: before a judge is asked nobody knows its tokenizer
 REPLY = 16  # tokens, at most

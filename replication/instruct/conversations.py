@@ -19,8 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from replication.corpus import FOREIGN, Corpus, collect, content, files_under, hub_rows, kind_of
+from replication.corpus import FOREIGN, Corpus, collect
+from replication.hub import hub_rows
 from replication.instruct.chat import Conversation, Turn, conversation
+from replication.text_files import content, files_under, kind_of
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 UNWANTED = {"test", "tests", "idle_test"}  # they document little

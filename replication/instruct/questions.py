@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replication.corpus import first_line
 from replication.evaluate.task_data import WAYS, directory, hub
 from replication.instruct.chat import asked
 from replication.instruct.conversations import json_rows
+from replication.text_files import first_line
 
 
 @dataclass(frozen=True)
