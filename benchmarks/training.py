@@ -133,8 +133,11 @@ def bench(machine: Machine, scale: str, steps: int) -> Iterator[Bench]:
 
 
 @torch.no_grad()
-def untrained(run: Run, data: Data) -> PreTrainedModel:
-    model = new_model(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed=0)
+def untrained(run: Run, data: Data, times: int = 1) -> PreTrainedModel:
+    """The run's model, or one so many times as wide."""
+    wider = {name: times * getattr(run.role, name) for name in ("width", "ffn", "heads", "kv_heads")}
+    role = run.role.model_copy(update=wider)
+    model = new_model(role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed=0)
     model.get_output_embeddings().weight *= SHARPNESS
     return model
 
@@ -144,6 +147,19 @@ def groups(effort: Effort) -> Iterator[Group]:
     with bench(this_machine(), effort.scale, 4 * effort.steps) as here, TemporaryDirectory() as room:
         case: dict[str, int | str] = {"scale": effort.scale, "tokens": here.tokens}
         yield Group("training", "step", case, CE, seconds=effort.race(here.students(effort.steps), 40))
-        passes = here.teachers(effort.steps // 2, Path(room))
         case = {"scale": effort.scale, "tokens": here.tokens_of_pass}
+        passes = here.teachers(effort.steps // 2, Path(room))
         yield Group("training", "teacher pass", case, FORWARD, seconds=effort.race(passes, 25))
+        yield from growing(effort, here, case, Path(room))
+
+
+def growing(effort: Effort, here: Bench, case: dict[str, int | str], room: Path) -> Iterator[Group]:
+    """Passes of teachers up to four times as wide as the scale's own: draws and cache cost each of them the same."""
+    run = here.sparse.teacher
+    assert run is not None
+    for number, times in enumerate((1, 2, 4)):
+        teacher = untrained(run, here.data, times).to(here.machine.device).eval()
+        sized = case | {"parameters": sum(part.numel() for part in teacher.parameters())}
+        passes = replace(here, teacher=teacher).teachers(max(1, effort.steps // 8), room / f"growth-{number}")
+        seconds = effort.race(passes, 15)
+        yield Group("training", "growth", sized, FORWARD, varied="parameters", seconds=seconds)

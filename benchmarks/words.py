@@ -6,7 +6,15 @@ from benchmarks.race import Spread
 from benchmarks.result import Group
 
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
-SIZES = {"positions": "N", "classes": "V", "width": "D", "kept": "K", "draws": "draws", "tokens": "tokens"}
+SIZES = {
+    "positions": "N",
+    "classes": "V",
+    "width": "D",
+    "kept": "K",
+    "draws": "draws",
+    "tokens": "tokens",
+    "parameters": "teacher's parameters",
+}
 QUANTITIES = {
     "peak_bytes": "extra peak memory",
     "bytes_per_token": "bytes per token",
