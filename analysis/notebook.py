@@ -24,8 +24,8 @@ from analysis.report import claim, words
 from analysis.report.errata import by_severity, line
 from analysis.report.grids import Grid, grids
 from analysis.sheet import OURS, Sheet, sheet
-from paper_tables.audit import SEVERITIES, Finding
 from paper_tables.coverage import counts as coverage
+from paper_tables.finding import SEVERITIES, Finding
 from paper_tables.spec import PAPERS, load
 
 HERE = Path(__file__).parent

@@ -10,9 +10,10 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 
-from paper_tables.audit import SEVERITIES, Finding, audit
+from paper_tables.audit import audit
 from paper_tables.coverage import coverage, listing
 from paper_tables.errata import PAGE, allowed, errata
+from paper_tables.finding import SEVERITIES, Finding
 from paper_tables.show import grid, page, paragraph
 from paper_tables.spec import PAPERS, file_stem, load
 

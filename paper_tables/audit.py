@@ -8,33 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
+from paper_tables.finding import SEVERITIES, Finding, Severity
 from paper_tables.functions import COMPARISONS, FUNCTIONS
 from paper_tables.joint import conflict
 from paper_tables.printed import Printed
 from paper_tables.spec import PAPERS, Exhibit, Relation, Row, Term, names, said
 from paper_tables.terms import SLACK, EmptyCell, Interval, Place, follows, load_once
 
-Severity = Literal["contradictory", "inconsistent", "within rounding", "consistent"]
-SEVERITIES: tuple[Severity, ...] = ("contradictory", "inconsistent", "within rounding", "consistent")  # worst first
 MANY = 7  # terms of a relation that are written out; of more only the first and the last
-
-
-@dataclass(frozen=True)
-class Finding:
-    paper: str
-    exhibit: str  # 'rskd/table06', or 'rskd/said' for what only the prose prints
-    place: str  # row and column, or the sentence
-    relation: str  # the relation in words: function and arguments
-    printed: str
-    follows: str  # what follows from the other printed values, as one number
-    low: float  # the interval that rounding allows
-    high: float
-    severity: Severity
-    note: str
 
 
 def audit(papers: list[str] | None = None) -> list[Finding]:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from paper_tables.audit import SEVERITIES, Finding
+from paper_tables.finding import SEVERITIES, Finding
 from paper_tables.spec import PAPERS
 
 PAGE = Path(__file__).with_name("ERRATA.md")

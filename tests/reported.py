@@ -14,7 +14,7 @@ from analysis.ledger import Entry
 from analysis.load import records
 from analysis.report.site import World
 from analysis.sheet import OURS
-from paper_tables.audit import Finding, Severity
+from paper_tables.finding import Finding, Severity
 from paper_tables.printed import Printed
 from paper_tables.spec import Claim, Column, Exhibit, Row, Undecided
 

@@ -12,8 +12,9 @@ import pytest
 
 from paper_tables import spec, terms
 from paper_tables.__main__ import main
-from paper_tables.audit import Finding, audit, of_exhibit
+from paper_tables.audit import audit, of_exhibit
 from paper_tables.errata import PAGE, errata
+from paper_tables.finding import Finding
 from paper_tables.functions import COMPARISONS, FUNCTIONS
 from paper_tables.joint import conflict
 from paper_tables.printed import Printed

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from analysis.report import words
-from paper_tables.audit import SEVERITIES, Finding, Severity
 from paper_tables.errata import MEANING
+from paper_tables.finding import SEVERITIES, Finding, Severity
 from paper_tables.spec import PAPERS
 
 

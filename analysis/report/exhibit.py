@@ -12,7 +12,7 @@ from analysis.report.errata import Line, by_severity, line
 from analysis.report.grids import Grid, grids
 from analysis.report.runs import Group, by_row, groups
 from analysis.sheet import Sheet
-from paper_tables.audit import Finding
+from paper_tables.finding import Finding
 from paper_tables.spec import Exhibit
 
 

@@ -10,7 +10,7 @@ from analysis.load import Record
 from analysis.report import claim, words
 from analysis.report.words import Counts
 from analysis.sheet import compact
-from paper_tables.audit import SEVERITIES, Finding
+from paper_tables.finding import SEVERITIES, Finding
 from paper_tables.spec import PAPERS, Exhibit
 
 

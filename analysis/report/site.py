@@ -20,7 +20,8 @@ from analysis.report.errata import errata
 from analysis.report.exhibit import page
 from analysis.report.front import front, search_text
 from analysis.sheet import sheet
-from paper_tables.audit import Finding, audit
+from paper_tables.audit import audit
+from paper_tables.finding import Finding
 from paper_tables.spec import PAPERS, Exhibit, load, names
 
 HERE = Path(__file__).parent

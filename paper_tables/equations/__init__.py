@@ -5,8 +5,6 @@ Nothing here is typed in as a finding: `findings` runs both sides of each equati
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from paper_tables.equations import (
     rskd_draws,
     rskd_ghost,
@@ -25,9 +23,7 @@ from paper_tables.equations import (
     tad_gradients,
 )
 from paper_tables.equations.equation import Equation, found
-
-if TYPE_CHECKING:
-    from paper_tables.audit import Finding
+from paper_tables.finding import Finding
 
 EQUATIONS: tuple[Equation, ...] = (
     *rskd_gradients.EQUATIONS,

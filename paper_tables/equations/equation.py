@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from paper_tables.audit import Finding, Severity
+from paper_tables.finding import Finding, Severity
 
 Array = NDArray[Any]
 Side = Callable[..., Any]  # takes a state's entries by name, returns a number or an array
@@ -68,8 +67,6 @@ def compared(equation: Equation, side: Side, state: State) -> Comparison:
 
 
 def found(equation: Equation) -> Finding:
-    from paper_tables.audit import Finding  # here, because the audit imports this package
-
     comparisons = [compared(equation, equation.printed, state) for state in equation.states]
     severity: Severity = "consistent"
     shown, entry = comparisons[0], 0
