@@ -15,7 +15,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-HEAVY = 1.5  # blocks that are searched for each class that is wanted: seldom too few of a trained teacher's
+# blocks that are searched for each class that is wanted: too few for 6 % of the rows at most under Zipf laws of
+# exponents 0.8 to 2, shuffled, at V = 100,278
+HEAVY = 1.5
 EACH = 8  # classes in a group, of which only the largest is looked at
 
 

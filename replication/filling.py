@@ -131,8 +131,8 @@ def head_and_tail(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The largest classes and their probabilities, descending, [R, K], `most` of them or 0 from where none is needed.
 
-    Then how many of them are the head, and how many are drawn besides, [R, 1]. Seldom is the head more than half of
-    what is kept, so that half is searched for first.
+    Then how many of them are the head, and how many are drawn besides, [R, 1]. A third is searched for first, and all
+    only in the rows whose head may be longer.
     """
     few = most // 3 + 1
     ids_RK, probs_RK = (pad(part, (0, most - few)) for part in blocks.head(few))

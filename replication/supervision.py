@@ -104,7 +104,7 @@ class Prefetched:
         self.source = source
         self.batches = iter(batches)
         self.thread = ThreadPoolExecutor(1, "prefetch")  # a reader serves one thread
-        self.coming: deque[tuple[np.ndarray, Future[list[Stored | Exception]], int]] = deque()
+        self.coming: deque[tuple[np.ndarray, Future[list[Stored]], int]] = deque()
         self.look_ahead()
 
     def look_ahead(self) -> None:
@@ -112,16 +112,8 @@ class Prefetched:
             some = list(islice(self.batches, self.TOGETHER))
             if not some:
                 return
-            job = self.thread.submit(self.decode, some)
+            job = self.thread.submit(self.source.stored, some)
             self.coming.extend((indices_B, job, place) for place, indices_B in enumerate(some))
-
-    def decode(self, batches: list[np.ndarray]) -> list[Stored | Exception]:
-        try:
-            return [*self.source.stored(batches)]
-        except Exception as error:
-            if len(batches) == 1:
-                return [error]
-            return [self.decode([indices_B])[0] for indices_B in batches]
 
     def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
         if any(np.array_equal(indices_B, expected_B) for expected_B, *_ in self.coming):
@@ -130,11 +122,10 @@ class Prefetched:
             _, job, place = self.coming.popleft()
             self.look_ahead()
         else:
-            job, place = self.thread.submit(self.decode, [indices_B]), 0
-        stored = job.result()[place]
-        if isinstance(stored, Exception):
-            raise stored
-        return finished(self.source.target, *stored, labels_BL)
+            job, place = self.thread.submit(self.source.stored, [indices_B]), 0
+        if job.exception() is not None:  # of one of its batches: this one may be sound
+            job, place = self.thread.submit(self.source.stored, [indices_B]), 0
+        return finished(self.source.target, *job.result()[place], labels_BL)
 
     def __enter__(self) -> Prefetched:
         return self
