@@ -5,6 +5,7 @@ Axis letters: N positions, V classes, K kept classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -56,11 +57,11 @@ class DenseTarget:
 AnyTarget = SparseTarget | DenseTarget
 
 
-class Target:
+class Target(ABC):
     """A point on the class axis. Subclasses are frozen dataclasses; their fields are the method's hyper-parameters."""
 
-    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> AnyTarget:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> AnyTarget: ...
 
     @property
     def stored(self) -> Target | None:
