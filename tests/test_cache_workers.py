@@ -214,7 +214,7 @@ def test_a_killed_teacher_takes_its_workers_along(tmp_path: Path, monkeypatch: p
         (tmp_path / "go").touch()
         with Writer(tmp_path / "cache", header(), SEQUENCES, IN_SHARD) as cache:
             assert cache.missing() == [range(8, SEQUENCES)]  # a shard each; the other two are left
-            assert not any(alive(worker) for worker in workers)
+            assert not any(outlives(20, worker) for worker in workers)
             fill(cache)
     assert files(tmp_path / "cache") == files(build(tmp_path / "once"))
 
@@ -247,6 +247,16 @@ def teacher_with_held_workers(folder: Path) -> Iterator[tuple[subprocess.Popen[s
             yield teacher, workers
         finally:
             teacher.kill()
+
+
+def outlives(seconds: float, process: int) -> bool:
+    """A process that ends closes its files, and with them the lock, a moment before the system counts it as ended."""
+    end = time.monotonic() + seconds
+    while alive(process):
+        if time.monotonic() > end:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def alive(process: int) -> bool:
