@@ -7,9 +7,12 @@ another precision is converted a strip of rows at a time: a copy of it would cos
 from __future__ import annotations
 
 import mmap
+import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +21,9 @@ STRIP = {"cpu": 2**10, "cuda": 2**13}
 # and where nothing is converted: logits of few positions come a fifth faster by so many classes than all at once
 WHOLE = {"cpu": 2**12, "cuda": 2**30}
 LARGE = 2**25  # bytes; from here on malloc takes fresh pages from the system every time
+# what large results have let go, the oldest first: logits of student and teacher, the head's gradient, and that of the
+# step before where gradients are accumulated
+LEFT: deque[mmap.mmap] = deque(maxlen=4)
 
 
 class Products:
@@ -90,17 +96,40 @@ class Products:
 
 
 def spacious(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory for large results, not initialised; in huge pages where Linux has them.
+    """Memory for large results, not initialised. A step finds again what the step before has let go.
 
-    To touch a page of 4 kB for the first time takes longer than to write it.
+    To have it from the system every time can cost as much as the step: a page that is touched for the first time is
+    cleared, and on a virtual machine its host may have to find it first.
     """
     numbers = torch.Size(shape).numel()
-    if device.type != "cpu" or numbers * dtype.itemsize < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+    size = numbers * dtype.itemsize
+    if device.type != "cpu" or size < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, numbers * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = left(size) or huge_pages(size)
+    # lives as long as the tensor's storage does, and takes note of its end
+    holder = np.frombuffer(memory, np.uint8)
+    weakref.finalize(holder, LEFT.append, memory).atexit = False
+    return torch.from_numpy(holder).view(dtype).view(shape)
+
+
+def left(size: int) -> mmap.mmap | None:
+    """Memory of that many bytes that nobody uses any more, if there is any: from then on it is the caller's alone."""
+    # every step of this is atomic: the end of a tensor, in this thread or another, may come between any two
+    with suppress(IndexError):
+        for _ in range(len(LEFT)):
+            memory = LEFT.popleft()
+            if len(memory) == size:
+                return memory
+            LEFT.append(memory)
+    return None
+
+
+def huge_pages(size: int) -> mmap.mmap:
+    """`size` bytes from the system, in huge pages where it has them."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel built without them
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype, count=numbers).view(shape)
+    return memory
 
 
 def sums(dtype: torch.dtype) -> torch.dtype:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -213,6 +216,46 @@ def test_large_results_stand_in_memory_of_their_own(monkeypatch: pytest.MonkeyPa
     meant = gradients(loss.distillation_loss(head(hidden), *rest), hidden, head)
     assert hidden.grad is not None and head.weight_VD.grad is not None
     assert_equal([hidden.grad.numpy(), head.weight_VD.grad.numpy()], [2 * part for part in meant[1:]])
+
+
+def test_large_results_stand_where_those_before_them_stood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only there: what anything still looks at is nobody else's, a view of it and a gradient included."""
+    monkeypatch.setattr(products, "LARGE", 64)
+    monkeypatch.setattr(products, "LEFT", deque(maxlen=2))
+
+    def room(numbers: int = 100) -> Tensor:
+        return products.spacious((numbers,), torch.float32, torch.device("cpu"))
+
+    one, other = room(), room()
+    first, view = one.data_ptr(), other[50:]
+    del one, other
+    again, fresh = room(), room()
+    assert again.data_ptr() == first
+    assert fresh.data_ptr() not in (first, view.data_ptr() - 200)
+    second = view.untyped_storage().data_ptr()
+    del view
+    assert room(101).data_ptr() != second  # it is of another size
+    assert room().data_ptr() == second
+    for numbers in (60, 70, 80):
+        del again  # of these only the last two are kept
+        again = room(numbers)
+    del again, fresh
+    assert [len(memory) for memory in products.LEFT] == [320, 400]
+
+
+def test_memory_is_given_to_one_at_a_time_from_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "LARGE", 64)
+
+    def worker(number: int) -> bool:
+        for _ in range(300):
+            room = products.spacious((64,), torch.int64, torch.device("cpu")).fill_(number)
+            time.sleep(0)
+            if not bool((room == number).all()):
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(worker, range(8)))
 
 
 def test_a_broken_teacher_is_refused() -> None:
