@@ -161,7 +161,7 @@ def test_systematic_errs_least_and_random_most() -> None:
 
 def test_without_replacement_the_sum_varies_by_all_that_its_weights_do() -> None:
     """(13): arrivals among the others by quadrature; covariances, gradient and a comparison by draws."""
-    teacher_V, kept, rows = teachers(3, 8)[0], 5, 100_000  # a flat one: of a sharp one's head the rarest draws decide
+    teacher_V, kept, rows = teachers(3, 8)[0], 5, 1_000_000  # a flat one: of a sharp one's head the rarest draws decide
     weights_NV = drawn(WithoutReplacement(kept), teacher_V.expand(rows, -1)).dense(8).double()
     off_NV = weights_NV - teacher_V
     variance_V = torch.tensor([arrival_variance(teacher_V.numpy(), i, kept) for i in range(8)])
