@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from replication import sampled
+from replication.draws import Randomness
 from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
-from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
+from replication.sampled import (
+    HeadAndSampledTail,
+    RandomSampling,
+    Stratified,
+    Systematic,
+    WithoutReplacement,
+    first_arrivals,
+)
 from replication.targets import SparseTarget, Target
 
 METHODS = [
@@ -178,3 +187,20 @@ def test_large_vocabularies_head_and_tail(method: Target) -> None:
     weight_NG.scatter_add_(1, group_V[target.ids_NK], target.weights_NK.double())
     z_G = (weight_NG.mean(0) - mass_G).abs() / (weight_NG.std(0) / math.sqrt(repetitions) + 1e-7)
     assert float(z_G.max()) < 4.5
+
+
+def test_who_has_a_late_time_waits_until_no_other_can_come_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest class comes last of all; each round the same one of the others arrives, over and over."""
+    late, early = 1 - math.exp(-20), 1 - math.exp(-0.01)
+
+    def scripted(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
+        return torch.full((rows, draws), next(script), dtype=torch.float64)
+
+    script = iter([late, *(0.5, early) * 4])  # the head's waits; then points and waits, round by round
+    monkeypatch.setattr(sampled, "uniform", scripted)
+    probs_NV = torch.tensor([[0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2001]])
+    ids_NK, probs_NK, times_NK = first_arrivals(probs_NV.log(), 4, torch.Generator())
+    assert 7 not in ids_NK[0].tolist() and len(set(ids_NK[0].tolist())) == 4
+    assert times_NK[0].diff().min() > 0
+    assert list(script) == []
+    torch.testing.assert_close(probs_NK, (probs_NV / probs_NV.sum()).gather(1, ids_NK).double())
