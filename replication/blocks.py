@@ -110,7 +110,7 @@ class Blocks:
 
 
 def block_width(classes: int, draws: int) -> int:
-    """About as many blocks to look through as classes in the blocks that are hit."""
+    """About as much work in finding the blocks that are hit as in looking through them."""
     return max(1, math.isqrt(classes // draws))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from replication.blocks import Blocks, room
+from replication.products import spacious
 
 # probabilities held at a time: so few that what is made of them stays in a CPU's cache (fresh memory takes twice the
 # time), so many that its threads seldom wait for each other, and on a GPU many enough to fill it (not yet measured)
@@ -36,7 +37,7 @@ Randomness = Generator | Streams
 def draw(logits_NV: Tensor, draws: int, generator: Randomness, exponent: float = 1.0) -> Tensor:
     """Class ids drawn with replacement from softmax(exponent * logits), sorted within each row, [N, draws]."""
     # sorted points fall on sorted classes, and are found faster
-    return at(logits_NV, uniform(generator, len(logits_NV), draws, logits_NV.device).sort(1)[0], exponent)
+    return at(logits_NV, ascending(generator, len(logits_NV), draws, logits_NV.device), exponent)
 
 
 def uniform(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
@@ -45,6 +46,21 @@ def uniform(generator: Randomness, rows: int, draws: int, device: torch.device) 
     assert rows % len(streams) == 0, f"{rows} rows are not {len(streams)} equally long sequences"
     share = rows // len(streams)
     return torch.cat([torch.rand(share, draws, dtype=torch.float64, device=device, generator=each) for each in streams])
+
+
+def exponential(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
+    """Independent waits of mean one, float64 [rows, draws]; streams as `uniform`'s."""
+    return (-uniform(generator, rows, draws, device)).log1p().neg()
+
+
+def ascending(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
+    """Independent points in [0, 1), sorted within each row, float64 [rows, draws]; in a third of a sort's time.
+
+    They lie between each other as arrivals do between the first and one more than are wanted (Devroye 1986, V.3.3);
+    the last may round to one.
+    """
+    time_NX = exponential(generator, rows, draws + 1, device).cumsum(1)
+    return time_NX[:, :-1] / time_NX[:, -1:]
 
 
 def at(logits_NV: Tensor, points_ND: Tensor, exponent: float = 1.0) -> Tensor:
@@ -71,17 +87,18 @@ def softmax_by_rows(logits_NV: Tensor, exponent: float, draws: int = 0) -> Itera
     positions, classes = logits_NV.shape
     dtype = torch.promote_types(logits_NV.dtype, torch.float32)
     size = min(positions, max(1, held(logits_NV.device) // room(classes, draws)))
-    buffer_RV = torch.empty(size, classes, dtype=dtype, device=logits_NV.device)
-    scaled_RV = buffer_RV if exponent == 1 else torch.empty_like(buffer_RV)
+    buffer_RV = spacious((size, classes), dtype, logits_NV.device)
     some_N = torch.empty(positions, dtype=dtype, device=logits_NV.device)
     for start in range(0, positions, size):
         rows = slice(start, min(start + size, positions))
         logits_RV, probs_RV = logits_NV[rows], buffer_RV[: rows.stop - start]
+        if exponent != 1 or logits_RV.dtype != dtype:
+            # in place: a softmax into another precision makes a copy first, in fresh memory
+            logits_RV = probs_RV.copy_(logits_RV)
         if exponent != 1:
             # at exponent 0 too a class that is ruled out stays so: 0 * -inf would be NaN
-            power = max(exponent, 1e-30)
-            logits_RV = scaled_RV[: rows.stop - start].copy_(logits_RV).mul_(power)
-        torch.softmax(logits_RV, -1, dtype=dtype, out=probs_RV)
+            logits_RV.mul_(max(exponent, 1e-30))
+        torch.softmax(logits_RV, -1, out=probs_RV)
         some_N[rows] = probs_RV[:, 0]  # a softmax is NaN throughout or nowhere
         yield rows, probs_RV
     refuse_broken(some_N)

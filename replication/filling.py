@@ -112,10 +112,11 @@ def filled(
     for rows, probs_RV in softmax_by_rows(logits_NV, 1.0, most):
         blocks = Blocks.of(probs_RV, most)
         ids_RK, probs_RK, head_R1, tail_R1 = head_and_tail(target, blocks, most)
-        # beyond the tail's own points: not used
-        points_RK = ((slot_K + offset_N2[rows, :1]) / tail_R1.clamp_min(1)).clamp_max(1)
-        left = blocks.without(ids_RK[:, : int(head_R1.max())], head_R1)
-        parts.append((ids_RK, probs_RK, head_R1, tail_R1, left.at(points_RK)))
+        heads, tails = torch.cat([head_R1, tail_R1], 1).amax(0).tolist()
+        # beyond a row's own tail they are not used
+        points_RT = ((slot_K[:tails] + offset_N2[rows, :1]) / tail_R1.clamp_min(1)).clamp_max(1)
+        drawn_RT = blocks.without(ids_RK[:, :heads], head_R1).at(points_RT)
+        parts.append((ids_RK, probs_RK, head_R1, tail_R1, pad(drawn_RT, (0, most - tails))))
     ids_NK, probs_NK, head_N1, tail_N1, drawn_NK = (torch.cat(part) for part in zip(*parts, strict=True))
     place_NK = slot_K - head_N1  # in the tail
     in_head_NK = place_NK < 0
@@ -161,7 +162,7 @@ def levelled(largest_NK: Tensor, wanted_N: Tensor) -> tuple[Tensor, Tensor, Tens
     slot_K = torch.arange(largest_NK.shape[1], device=largest_NK.device)
     rest_NK = 1 - (largest_NK.cumsum(1, dtype=torch.float64) - largest_NK)  # without the first k
     ends_NK = ((wanted_N1 - slot_K) * largest_NK < rest_NK) & (slot_K < wanted_N1) & (largest_NK > 0)
-    head_N1 = torch.where(ends_NK.any(1, keepdim=True), ends_NK.int().argmax(1, keepdim=True), wanted_N1)
+    head_N1 = torch.where(ends_NK, slot_K, wanted_N1).amin(1, keepdim=True)
     tail_N1 = wanted_N1 - head_N1
     rest_N1 = rest_NK.gather(1, head_N1.clamp_max(largest_NK.shape[1] - 1))
     return head_N1, tail_N1, torch.where(tail_N1 > 0, rest_N1 / tail_N1.clamp_min(1), 0.0)

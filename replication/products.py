@@ -20,10 +20,10 @@ from torch import Tensor
 STRIP = {"cpu": 2**10, "cuda": 2**13}
 # and where nothing is converted: logits of few positions come a fifth faster by so many classes than all at once
 WHOLE = {"cpu": 2**12, "cuda": 2**30}
-LARGE = 2**25  # bytes; from here on malloc takes fresh pages from the system every time
+LARGE = 2**23  # bytes; from here on malloc takes fresh pages from the system every time
 # what large results have let go, the oldest first: logits of student and teacher, the head's gradient, and that of the
 # step before where gradients are accumulated
-LEFT: deque[mmap.mmap] = deque(maxlen=4)
+LEFT: deque[mmap.mmap] = deque(maxlen=6)
 
 
 class Products:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from replication.blocks import Blocks
-from replication.draws import Randomness, at, counted, draw, softmax_by_rows, uniform
+from replication.draws import Randomness, ascending, at, counted, draw, exponential, softmax_by_rows, uniform
 from replication.target import SparseTarget, Target, at_least_one, classes
 
 
@@ -123,7 +123,7 @@ class HeadAndSampledTail(Target):
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         k = classes("HeadAndSampledTail.k", self.k, teacher_logits_NV)
-        points_ND = uniform(generator, len(labels_N), self.draws, teacher_logits_NV.device).sort(1)[0]
+        points_ND = ascending(generator, len(labels_N), self.draws, teacher_logits_NV.device)
         heads, tails = [], []
         for rows, probs_RV in softmax_by_rows(teacher_logits_NV, 1.0, self.draws):
             blocks = Blocks.of(probs_RV, self.draws)
@@ -209,11 +209,6 @@ def first_arrivals(logits_NV: Tensor, classes: int, generator: Randomness) -> tu
         parts.append((ids_RK, probs_RK / total_R1, times_RK * total_R1))
     ids_NK, probs_NK, times_NK = (torch.cat(part) for part in zip(*parts, strict=True))
     return ids_NK, probs_NK, times_NK
-
-
-def exponential(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
-    """Independent waits of mean one, float64 [rows, draws]."""
-    return -(-uniform(generator, rows, draws, device)).log1p()
 
 
 def arrivals(blocks: Blocks, points_RD: Tensor, waits_RD: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta, kstest
 from test_unbiased import exact, zipf_logits
 from torch import Generator, Tensor
 
 from replication import draws
 from replication.blocks import block_width, located
-from replication.draws import Streams, at, counted, draw, softmax_by_rows, uniform
+from replication.draws import Streams, ascending, at, counted, draw, softmax_by_rows, uniform
 from replication.supervision import drawn
 from replication.targets import TARGETS, RandomSampling, SparseTarget, TopK
 
@@ -233,6 +234,17 @@ def test_logits_that_are_no_distribution(
     logits[13, 999] = -torch.inf
     with pytest.raises(ValueError, match="position 17 are not a distribution"):
         draw(logits, 9, seeded(0), exponent)
+
+
+def test_ascending_points_are_uniform_ones_in_order() -> None:
+    """Each has the law of its place among so many (a beta law), and neighbours move together as they should."""
+    rows, draws = 50_000, 5
+    points_ND = ascending(seeded(3), rows, draws, CPU).numpy()
+    assert points_ND.dtype == np.float64 and (np.diff(points_ND) >= 0).all()
+    for place in range(draws):
+        assert kstest(points_ND[:, place], beta(place + 1, draws - place).cdf).pvalue > 1e-3
+    meant = np.sqrt((1 * (draws - 1)) / (2 * draws))  # of the first two: sqrt(i (n + 1 - j) / (j (n + 1 - i)))
+    assert np.corrcoef(points_ND[:, 0], points_ND[:, 1])[0, 1] == pytest.approx(meant, abs=4 / math.sqrt(rows))
 
 
 # no N x V: some rows at a time, and no row knows of the others

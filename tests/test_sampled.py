@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from replication import sampled
+from replication import draws, sampled
 from replication.draws import Randomness
 from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.sampled import (
@@ -197,7 +197,8 @@ def test_who_has_a_late_time_waits_until_no_other_can_come_before(monkeypatch: p
         return torch.full((rows, draws), next(script), dtype=torch.float64)
 
     script = iter([late, *(0.5, early) * 4])  # the head's waits; then points and waits, round by round
-    monkeypatch.setattr(sampled, "uniform", scripted)
+    for module in (draws, sampled):
+        monkeypatch.setattr(module, "uniform", scripted)
     probs_NV = torch.tensor([[0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2001]])
     ids_NK, probs_NK, times_NK = first_arrivals(probs_NV.log(), 4, torch.Generator())
     assert 7 not in ids_NK[0].tolist() and len(set(ids_NK[0].tolist())) == 4

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from replication.divergences import ReverseKL, TailAware
+from replication.draws import Randomness
 from replication.positions import HardTokens, TopFraction
 from replication.recipe import AXES
 from replication.recipe import method as stated_method
@@ -175,23 +176,19 @@ def test_the_tail_is_drawn_as_often_as_it_should(tail_mass: float) -> None:
 
 
 @pytest.mark.parametrize("exponent", [1.0, 0.8])
-@pytest.mark.parametrize(("point", "wanted"), [(0.0, 2), (1 - 2**-53, 5)], ids=["first", "last"])
+@pytest.mark.parametrize(("point", "wanted"), [(0.0, 2), (1 - 2**-53, 5), (1.0, 5)])
 def test_extreme_points_land_on_classes_that_have_mass(
     monkeypatch: pytest.MonkeyPatch, point: float, wanted: int, exponent: float
 ) -> None:
     """Masked classes stand at both ends; the extreme uniform numbers land beside them."""
     logits = torch.full((4, 9), -torch.inf)
     logits[:, 2:6] = torch.tensor([0.3, 1.0, -2.0, 0.1])
-    calls = []
 
-    def extreme(*shape: object, **how: object) -> Tensor:
-        calls.append(shape)
-        how.pop("generator", None)
-        return torch.full(shape, point, **how)
+    def extreme(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
+        return torch.full((rows, draws), point, dtype=torch.float64)
 
-    monkeypatch.setattr(torch, "rand", extreme)
+    monkeypatch.setattr("replication.draws.ascending", extreme)
     target = RandomSampling(6, exponent)(logits, torch.zeros(4, dtype=torch.int64), Generator())
-    assert calls
     assert (target.ids_NK == wanted).all()
     np.testing.assert_allclose(target.weights_NK.numpy(), 1, atol=FLOAT32)
 
