@@ -24,6 +24,7 @@ from replication.cache.crew import spare_workers
 from replication.cache.reader import Reader
 from replication.cache.writer import SHARD, Writer
 from replication.caching import BATCH, Need, build, model_folder, put, teacher_for
+from replication.draws import softmax_by_rows
 from replication.machine import Machine, this_machine
 from replication.model import build as new_model
 from replication.model import logits_of
@@ -37,6 +38,7 @@ from replication.train import Training
 SHARPNESS = 14.0  # times a fresh head
 CE, RSKD, READING = "cross-entropy", "RS-KD from a cache", "reading the cache"
 FORWARD, CACHING = "teacher's forward", "forward, draws, cache"
+SOFTMAX = "forward, float32 softmax"  # what every draw begins with
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Bench:
         return lambda: [reader.rows(np.arange(first, first + batch)) for first in firsts]
 
     def teachers(self, batches: int, room: Path) -> list[Contender]:
-        """A unit is a batch of the teacher pass; the second contender leaves a finished cache each time."""
+        """A unit is a batch of the teacher pass; the last contender leaves a finished cache each time."""
         need = Need(self.sparse)
         packing, rows_S = need.rows(self.data)
         header, starts = need.header(self.data, self.teacher), range(0, batches * BATCH, BATCH)
@@ -97,8 +99,13 @@ class Bench:
                     assert isinstance(target, SparseTarget)
                     put(writer, start, need.target, target, packing.length)
 
+        def softmax() -> None:
+            for start in starts:
+                for _ in softmax_by_rows(forward(start)[0].flatten(0, 1), 1.0):
+                    pass
+
         bare = Contender(FORWARD, lambda: [forward(start) and None for start in starts], batches)
-        return [bare, Contender(CACHING, cache, batches)]
+        return [bare, Contender(SOFTMAX, softmax, batches), Contender(CACHING, cache, batches)]
 
 
 def advance(student: Training, steps: int) -> Callable[[], object]:
