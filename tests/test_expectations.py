@@ -163,7 +163,7 @@ EXAMPLES |= {"NaiveFix": NaiveFix(3), "RandomSampling": RandomSampling(5)}
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_target_is_measured_as_expected(name: str) -> None:
     target = EXAMPLES.get(name) or TARGETS[name]()
-    metrics, _ = zipf.run(Setting(target, vocabulary=30, rounds=4000), 0)
+    metrics, _ = zipf.run(Setting(target, vocabulary=30, rounds=16_000), 0)
     assert all(math.isfinite(value) for value in metrics.values())
     # both biases are of 30 single classes, so the measured one has the noise of the rounds
     near = {"l1_bias": {"abs": 0.05}, "variance": {"rel": 0.02}}
