@@ -125,7 +125,11 @@ def groups(effort: Effort) -> Iterator[Group]:
         "targets",
         asdict(base),
         RANDOM,
-        seconds=effort.race([Contender(name, step_on(name, logits_NV, base.draws)) for name in TARGETS], 20),
+        seconds=effort.race(
+            [Contender(name, step_on(name, logits_NV, base.draws)) for name in TARGETS],
+            20,
+            settle=touch(3 * 4 * logits_NV.numel()),
+        ),
     )
     peaks = memory.peaks(step, {name: ((name, Sizes(4, 64, 4)), (name, base)) for name in names})
     yield Group("draws", "memory", asdict(base), LOGSUMEXP, values=peaks)

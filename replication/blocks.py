@@ -44,7 +44,8 @@ class Blocks:
     @cached_property
     def total_R1(self) -> Tensor:
         """The sum of each row, float64."""
-        return self.mass_RM.sum(1, keepdim=True, dtype=torch.float64)
+        # the masses are rounded already: adding them up in float64 would take a copy of them all
+        return self.mass_RM.sum(1, keepdim=True).double()
 
     def rows(self, rows_X: Tensor) -> Blocks:
         """A copy of some rows."""

@@ -110,7 +110,7 @@ def filled(
     slot_K = torch.arange(most, device=logits_NV.device)
     parts = []
     for rows, probs_RV in softmax_by_rows(logits_NV, 1.0, most):
-        blocks = Blocks.of(probs_RV, most)
+        blocks = Blocks.of(probs_RV, max(1, 3 * most // 4))  # some are the head, and are not looked for again
         ids_RK, probs_RK, head_R1, tail_R1 = head_and_tail(target, blocks, most)
         heads, tails = torch.cat([head_R1, tail_R1], 1).amax(0).tolist()
         # beyond a row's own tail they are not used
