@@ -45,7 +45,7 @@ def groups(effort: Effort) -> Iterator[Group]:
                 contenders = [Contender(name, losses.step_on(name, given)) for name in names]
                 seconds = effort.race(
                     contenders,
-                    150 if kind == "step" else 60,  # shared machines are noisy: many rounds of what bars ask about
+                    seconds_for(positions) if kind == "step" else 60,
                     settle=touch(3 * 4 * positions * sizes.classes),
                     warm=small,
                 )
@@ -57,6 +57,11 @@ def groups(effort: Effort) -> Iterator[Group]:
     yield accuracy(replace(effort.loss, positions=64))
     yield from growing(effort)
     yield doubled(replace(effort.grown, positions=4 * effort.grown.positions))
+
+
+def seconds_for(positions: int) -> float:
+    """Shared machines are noisy: many rounds of what bars ask about, of long steps too."""
+    return 150 if positions < 2048 else 240
 
 
 def peaks(names: Sequence[str], sizes: losses.Sizes) -> dict[str, dict[str, float]]:
