@@ -335,6 +335,8 @@ def test_every_exhibit_is_one_click_away(browser: Any, real: Path, everything: W
 
 
 def test_search_and_filters(browser: Any, planted: Path) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
     visit(browser, planted / "index.html")
     assert len(shown(browser)) == len(EXHIBITS)
     assert chosen(browser, q="GREEN sky") == ["rskd-table01"]  # a claim's words, in any order and case
@@ -346,7 +348,8 @@ def test_search_and_filters(browser: Any, planted: Path) -> None:
     assert chosen(browser, verdict="", status="runnable") == ["salt-table04"]
     assert "#status=runnable" in browser.current_url
     browser.find_element("css selector", "button[type=reset]").click()
-    assert len(shown(browser)) == len(EXHIBITS)
+    # a form is emptied after it has said that it will be, and the page looks at it after that
+    WebDriverWait(browser, 20).until(lambda _: len(shown(browser)) == len(EXHIBITS))
 
 
 def test_a_search_goes_on_among_the_claims(browser: Any, planted: Path) -> None:
