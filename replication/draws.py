@@ -56,7 +56,7 @@ def exponential(generator: Randomness, rows: int, draws: int, device: torch.devi
 def ascending(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
     """Independent points in [0, 1), sorted within each row, float64 [rows, draws]; in a third of a sort's time.
 
-    They lie between each other as arrivals do between the first and one more than are wanted (Devroye 1986, V.3.3);
+    They lie between each other as arrivals do between the first and one more than are wanted (Devroye 1986, chapter V);
     the last may round to one.
     """
     time_NX = exponential(generator, rows, draws + 1, device).cumsum(1)

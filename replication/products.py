@@ -18,11 +18,12 @@ from torch import Tensor
 
 # rows of the head that are converted at a time: few enough for a processor's cache, many enough to fill a GPU
 STRIP = {"cpu": 2**10, "cuda": 2**13}
-# and where nothing is converted: logits of few positions come a third faster by so many classes than all at once
+# and where nothing is converted: logits of few positions come an eighth faster by so many classes than by 4,096, and
+# slowest all at once
 WHOLE = {"cpu": 2**9, "cuda": 2**30}
-LARGE = 2**23  # bytes; from here on malloc takes fresh pages from the system every time
-# what large results have let go, the oldest first: logits of student and teacher, the head's gradient, and that of the
-# step before where gradients are accumulated
+LARGE = 2**23  # bytes; malloc gives so much back to the system, and takes fresh pages the next time
+# what large results have let go, the oldest first: logits of student and teacher, the head's gradient, that of the step
+# before where gradients are accumulated, and the probabilities of a draw
 LEFT: deque[mmap.mmap] = deque(maxlen=6)
 
 
