@@ -2,7 +2,8 @@
 
 A chunk's logits become, in place, their own gradient (`logit_gradients.py`), from which the gradients of hidden states
 and head follow at once. So the forward pass computes both, a backward pass only hands them on, and three matrix
-products are all that touches the vocabulary more than once. Positions of weight zero never meet the head.
+products are all that touches the vocabulary more than once. Positions of weight zero never meet the head. Where the
+head's gradient takes more than a chunk, the first D positions' logits lie in its memory (`products.Folded`).
 
 Matrix products run in the precision of the surrounding autocast; softmax, loss and the sum of the head's gradient in
 float32 (a bf16 softmax loses its tail, and a bf16 sum over chunks its small terms).
@@ -24,7 +25,7 @@ from replication.draws import refuse_broken
 from replication.head import Head, Rows, TeacherStates
 from replication.logit_gradients import Weights, entropy_, rule_for
 from replication.positions import AllPositions, Positions
-from replication.products import Products, sums
+from replication.products import Logits, Products, sums
 from replication.targets import AnyTarget, DenseTarget, SparseTarget
 
 Target = AnyTarget | TeacherStates
@@ -101,18 +102,23 @@ class Work:
     weights: Weights
     everywhere: bool
 
-    def parts(self, classes: int, precision: torch.dtype) -> Iterator[tuple[Rows, Part]]:
-        """Positions and their target, a chunk at a time; those of weight zero are left out."""
+    def parts(self, classes: int, precision: torch.dtype, first: int) -> Iterator[tuple[Rows, Part]]:
+        """Positions and their target, the first so many and then a chunk at a time; none of weight zero."""
         device, part = self.labels_N.device, self.part_of()
         if not self.everywhere:
             chosen_M = self.scale_N.nonzero()[:, 0]
-            for chunk in chunks(len(chosen_M), classes, 1, device, precision):
+            for chunk in chunks(len(chosen_M), classes, 1, device, precision, first):
                 yield chosen_M[chunk], part(chosen_M[chunk], 1)
             return
         length = len(self.labels_N) // self.target.sequences
         together = length if isinstance(self.divergence, TailAware) else 1
-        for chunk in chunks(len(self.labels_N), classes, together, device, precision):
+        for chunk in chunks(len(self.labels_N), classes, together, device, precision, first):
             yield chunk, part(chunk, (chunk.stop - chunk.start) // together)
+
+    @property
+    def by_position(self) -> bool:
+        """Whether any positions may be a chunk, and their target is no chunk of logits itself."""
+        return not isinstance(self.divergence, TailAware) and not isinstance(self.target, TeacherStates)
 
     def part_of(self) -> Callable[[Rows, int], Part]:
         """(positions, how many sequences they are) -> their target; a teacher's logits in place of those before."""
@@ -170,33 +176,35 @@ def loss_and_gradients(
     of_bias_V = torch.zeros_like(bias_V, dtype=sums(bias_V.dtype)) if bias_V is not None and wanted[2] else None
     loss = torch.zeros((), device=hidden_ND.device, dtype=torch.float64)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for rows, target in work.parts(len(weight_VD), precision):
+        fold = wanted[1] and work.by_position and products.foldable(CHUNK[hidden_ND.device.type])
+        first = weight_VD.shape[1] if fold else 0
+        for rows, target in work.parts(len(weight_VD), precision, first):
             hidden_MD = hidden_ND[rows].to(precision)
-            logits_MV = products.logits(hidden_MD)
-            loss += become_gradient_(logits_MV, target, rows, work)
+            logits = (products.folded if fold else products.logits)(hidden_MD)
+            fold = False
+            loss += become_gradient_(logits, target, rows, work)
             if of_hidden_ND is not None:
-                of_hidden_ND[rows] = products.of_hidden(logits_MV).to(of_hidden_ND.dtype)
-            if wanted[1]:
-                products.add_of_head(logits_MV, hidden_MD)
+                of_hidden_ND[rows] = products.of_hidden(logits).to(of_hidden_ND.dtype)
             if of_bias_V is not None:
-                of_bias_V += logits_MV.sum(0, dtype=of_bias_V.dtype)
+                of_bias_V += products.of_bias(logits)
+            if wanted[1]:
+                products.add_of_head(logits, hidden_MD)
     of_weight_VD = products.of_head() if wanted[1] else None
     return loss.to(sums(hidden_ND.dtype)), (of_hidden_ND, of_weight_VD, of_bias_V)
 
 
-def become_gradient_(logits_MV: Tensor, target: Part, rows: Rows, work: Work) -> Tensor:
+def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Tensor:
     """A chunk's share of the loss; its logits are overwritten by their gradient."""
     rule = rule_for(work.divergence, isinstance(target, SparseTarget))
     labels_M, scale_M = work.labels_N[rows], work.scale_N[rows]
     whole = isinstance(work.divergence, TailAware)
-    loss = logits_MV.new_zeros((), dtype=torch.float64)
-    for block, logits_RV in in_cache(logits_MV, whole):
+    loss = scale_M.new_zeros((), dtype=torch.float64)
+    for block, logits_RV in in_cache(logits, whole):
         scale_R = scale_M[block].to(logits_RV)
         part = of_rows(target, block, target.sequences if whole else 1)
         loss_R = rule(logits_RV, part, labels_M[block], work.weights, scale_R)
         loss += torch.where(scale_R == 0, 0.0, loss_R * scale_R).sum(dtype=torch.float64)
-        if logits_RV.dtype != logits_MV.dtype:
-            logits_MV[block].copy_(logits_RV)
+        put_back(logits, block, logits_RV)
     return loss
 
 
@@ -207,26 +215,49 @@ def precision_of(hidden_ND: Tensor) -> torch.dtype:
 
 
 def chunks(
-    positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype
+    positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype, first: int = 0
 ) -> Iterator[slice]:
-    """Slices of the positions, of about equal size, whose logits fit in `CHUNK` bytes; multiples of `together`."""
+    """Slices of the positions: the first so many; then of about equal size, whose logits fit in `CHUNK` bytes.
+
+    Those are multiples of `together`.
+    """
     size = CHUNK[device.type] * (NARROW if device.type == "cpu" and precision.itemsize < 4 else 1)
     most = max(1, int(size / (precision.itemsize * classes * together)))
-    items = positions // together
+    if first and positions:
+        yield slice(0, min(first, positions))
+    items = max(0, positions - first) // together
     rows = -(-items // -(-items // most)) * together if items else 1
-    for start in range(0, positions, rows):
+    for start in range(first, positions, rows):
         yield slice(start, min(start + rows, positions))
 
 
-def in_cache(logits_MV: Tensor, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
+def in_cache(logits: Logits, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of a chunk's rows, in at least float32: views where they are that already, else copies in one place."""
-    rows = len(logits_MV) if whole else max(1, BLOCK[logits_MV.device.type] // (4 * logits_MV.shape[1]))
-    precise = logits_MV.dtype == sums(logits_MV.dtype)
-    room_RV = logits_MV.new_empty(0 if precise else rows, logits_MV.shape[1], dtype=sums(logits_MV.dtype))
-    for start in range(0, len(logits_MV), rows):
-        block = slice(start, start + rows)
-        part_RV = logits_MV[block]
-        yield block, part_RV if precise else room_RV[: len(part_RV)].copy_(part_RV)
+    positions, classes = logits.shape
+    rows = positions if whole else max(1, BLOCK[logits.device.type] // (4 * classes))
+    view = isinstance(logits, Tensor) and logits.dtype == sums(logits.dtype)
+    room_RV = torch.empty(0 if view else rows, classes, dtype=sums(logits.dtype), device=logits.device)
+    for start in range(0, positions, rows):
+        block = slice(start, min(start + rows, positions))
+        if isinstance(logits, Tensor) and view:
+            yield block, logits[block]
+            continue
+        part_RV = room_RV[: block.stop - start]
+        for here, there in pairs(logits, block, part_RV):
+            there.copy_(here)
+        yield block, part_RV
+
+
+def put_back(logits: Logits, block: slice, part_RV: Tensor) -> None:
+    """What became of a block, where that was a copy."""
+    for here, there in pairs(logits, block, part_RV):
+        if here.data_ptr() != there.data_ptr():
+            here.copy_(there)
+
+
+def pairs(logits: Logits, block: slice, part_RV: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """A block's logits where they lie, and the same ones in `part_RV`."""
+    return iter([(logits[block], part_RV)]) if isinstance(logits, Tensor) else logits.pairs(block, part_RV)
 
 
 def of_rows(target: Part, rows: Rows, sequences: int) -> AnyTarget:

@@ -27,9 +27,10 @@ EVERYWHERE = AllPositions()
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two positions a chunk, one a block, so that every batch here is cut up."""
+    """Two positions a chunk, but as many as the head is wide in the first; one a block; strips and part of one."""
     monkeypatch.setitem(fused.CHUNK, "cpu", 2 * 8 * CLASSES)
     monkeypatch.setitem(fused.BLOCK, "cpu", 4 * CLASSES)
+    monkeypatch.setitem(products.WHOLE, "cpu", CLASSES // 3 + 1)
 
 
 def student(seed: int = 0, bias: bool = False) -> tuple[Tensor, Head]:
@@ -335,6 +336,43 @@ def test_no_tensor_grows_with_positions_times_classes(
         return seen.numbers
 
     assert largest(4) == largest(8) <= max(length * classes, classes * width)
+
+
+@pytest.mark.parametrize(("positions", "chunks"), [(3, []), (16, []), (40, [12, 12])], ids=str)
+@pytest.mark.parametrize("rows", [7, 50, 64, 500], ids=lambda rows: f"{rows} classes a strip")
+def test_the_first_logits_lie_where_the_head_s_gradient_will_stand(
+    positions: int, chunks: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the head is wide; what is over comes in chunks (of 12 here, where 15 would fit) of its own memory."""
+    classes, width = 500, 16
+    monkeypatch.setitem(fused.CHUNK, "cpu", 4 * classes * (width - 1))
+    monkeypatch.setitem(products.WHOLE, "cpu", rows)
+    asked: list[tuple[int, ...]] = []
+    spacious = products.spacious
+
+    def noted(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        asked.append(tuple(shape))
+        return spacious(shape, dtype, device).fill_(float("nan"))
+
+    monkeypatch.setattr(products, "spacious", noted)
+    random = torch.Generator().manual_seed(0)
+    hidden_ND = torch.randn(positions, width, generator=random)
+    weight_VD, bias_V = torch.randn(classes, width, generator=random), torch.randn(classes, generator=random)
+    labels_N = torch.randint(classes, (positions,), generator=random)
+    target = TopK(3)(torch.randn(positions, classes, generator=random), labels_N, random)
+    rest = (labels_N[None], target, ForwardKL(), EVERYWHERE, 0.7, 0.4)
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        leaves = [part.to(dtype).requires_grad_() for part in (hidden_ND, weight_VD, bias_V)]
+        head = Head(*leaves[1:])
+        if dtype == torch.float32:
+            value = fused.distillation_loss(leaves[0][None], head, *rest)
+        else:
+            value = loss.distillation_loss(head(leaves[0][None]), *rest)
+        found[dtype] = [value.detach(), *torch.autograd.grad(value, leaves)]
+    assert asked == [(classes, width), *((most, classes) for most in chunks[:1])]
+    for one, other in zip(found[torch.float32], found[torch.float64], strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-5
 
 
 def test_the_head_s_gradient_becomes_weight_grad_without_a_copy() -> None:
