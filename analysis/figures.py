@@ -17,19 +17,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.frontier import frontier
-from analysis.grids import heat, heatmap
-from analysis.histograms import histograms
-from analysis.lines import along, lines, power_law
 from analysis.load import Record, comparable
-from analysis.marks import said, voices
-from analysis.martingale import martingale, omega
-from analysis.page import Given, Grid, page
-from analysis.panel import panels
-from analysis.panels import dots
-from analysis.phase import phase
+from analysis.plots.frontier import frontier
+from analysis.plots.grids import heat, heatmap
+from analysis.plots.histograms import histograms
+from analysis.plots.lines import along, lines, power_law
+from analysis.plots.marks import said, voices
+from analysis.plots.martingale import martingale, omega
+from analysis.plots.page import Given, Grid, page
+from analysis.plots.panel import panels
+from analysis.plots.panels import dots
+from analysis.plots.phase import phase
+from analysis.plots.traces import curve, reliability, zipf
 from analysis.sheet import OURS, provenance
-from analysis.traces import curve, reliability, zipf
 from paper_tables.spec import Exhibit, file_stem
 
 STYLE = Path(__file__).with_name("style.mplstyle")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from benchmarks import memory
-from benchmarks.memory import touch
-from benchmarks.race import Contender
-from benchmarks.result import Group
 from replication.draws import counted, draw
 from replication.targets import (
     AdaptiveWaterFilling,
@@ -25,9 +20,6 @@ from replication.targets import (
     WaterFilling,
     WithoutReplacement,
 )
-
-if TYPE_CHECKING:
-    from benchmarks.effort import Effort
 
 Drawn = tuple[Tensor, Tensor]  # ids_NK, counts_NK; unused slots are id 0, count 0
 
@@ -96,40 +88,3 @@ def step_on(name: str, logits_NV: Tensor, draws: int) -> Callable[[], object]:
         labels_N = torch.zeros(len(logits_NV), dtype=torch.int64, device=logits_NV.device)
         return lambda: TARGETS[name](logits_NV, labels_N, random)
     return lambda: METHODS[name](logits_NV, draws, random)
-
-
-def groups(effort: Effort) -> Iterator[Group]:
-    """Draws from logits, with the counts of each class."""
-    base = effort.drawn
-    names = [LOGSUMEXP, READ, *METHODS]
-    series = [("", base, 20)]
-    series += [("classes", replace(base, classes=base.classes * 2**power // 16), 4) for power in (0, 2, 4, 5)]
-    series += [("draws", replace(base, draws=count), 4) for count in (10, 50, 200)]
-    for varied, sizes, seconds in series:
-        logits_NV = logits(sizes)
-        yield Group(
-            "draws",
-            "growth" if varied else "draws",
-            asdict(sizes),
-            LOGSUMEXP,
-            varied=varied,
-            seconds=effort.race(
-                [Contender(name, step_on(name, logits_NV, sizes.draws)) for name in names],
-                seconds,
-                settle=touch(3 * 4 * logits_NV.numel()),
-            ),
-        )
-    logits_NV = logits(base)
-    yield Group(
-        "draws",
-        "targets",
-        asdict(base),
-        RANDOM,
-        seconds=effort.race(
-            [Contender(name, step_on(name, logits_NV, base.draws)) for name in TARGETS],
-            20,
-            settle=touch(3 * 4 * logits_NV.numel()),
-        ),
-    )
-    peaks = memory.peaks(step, {name: ((name, Sizes(4, 64, 4)), (name, base)) for name in names})
-    yield Group("draws", "memory", asdict(base), LOGSUMEXP, values=peaks)

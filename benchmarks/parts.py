@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks import cache, draws, loss, training
+from benchmarks import cache, draw, loss, training
 from benchmarks.effort import Effort
 from benchmarks.result import Group
 
 PARTS: dict[str, Callable[[Effort], Iterator[Group]]] = {
     "loss": loss.groups,
-    "draws": draws.groups,
+    "draws": draw.groups,
     "cache": cache.groups,
     "training": training.groups,
 }

@@ -34,7 +34,7 @@ from oracle import (
 from analysis import figures
 from analysis.load import frame, records
 from analysis.matching import by_cell
-from analysis.phase import in_words, lattice
+from analysis.plots.phase import in_words, lattice
 from paper_tables import spec
 from replication.divergences import L1, MSE, Divergence, ForwardKL, ForwardReverseKL, GhostToken, ReverseKL, TailAware
 from replication.record import generator

@@ -10,11 +10,11 @@ import pytest
 from planted import LOSSES, exhibit, plant_all, plant_exhibit
 
 from analysis import figures
-from analysis.curves import common, deviations, pooled
-from analysis.grids import Shown, groups, shades
-from analysis.lines import number
 from analysis.load import frame, records
-from analysis.panel import Panel, panels
+from analysis.plots.curves import common, deviations, pooled
+from analysis.plots.grids import Shown, groups, shades
+from analysis.plots.lines import number
+from analysis.plots.panel import Panel, panels
 from paper_tables.printed import Printed
 from paper_tables.spec import Column, Exhibit, Row, load, names
 

@@ -9,9 +9,9 @@ from planted import all_curves, exhibit, plant
 
 from analysis import figures
 from analysis.figures import gathered
-from analysis.frontier import equivalent, families, panels
 from analysis.load import frame, records
-from analysis.page import Given
+from analysis.plots.frontier import equivalent, families, panels
+from analysis.plots.page import Given
 from paper_tables.spec import Column, Exhibit, Row
 
 # label -> bytes, and the loss less the seed's own

@@ -15,7 +15,7 @@ from planted import plant_exhibit
 
 from analysis import figures
 from analysis.load import frame, records
-from analysis.page import Mark, apart, flowed, folded, width_of
+from analysis.plots.page import Mark, apart, flowed, folded, width_of
 from paper_tables.spec import load, names
 
 

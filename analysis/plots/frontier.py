@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from analysis.cells import cells
 from analysis.claims import judge
-from analysis.curves import common, recorded
-from analysis.marks import INK, LINES, PALETTE, one_two_five, ticks, titled, voices
-from analysis.page import Given, Grid, Mark, page, title
+from analysis.plots.curves import common, recorded
+from analysis.plots.marks import INK, LINES, PALETTE, one_two_five, ticks, titled, voices
+from analysis.plots.page import Given, Grid, Mark, page, title
 from analysis.statistics import Estimate, mean_interval
 from paper_tables.spec import Claim, Exhibit
 

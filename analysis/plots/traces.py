@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.curves import Columns, Curves, by_voice, common, deviations, pooled
-from analysis.lines import axis_name, name_ends
-from analysis.marks import COLOURS, INK, LINES, PALETTE, PUBLISHED, one_two_five, ticks, titled
-from analysis.page import Given, Grid, Mark, folded, page, title, width_of
-from analysis.panel import STRETCHED, Panel, panels
-from analysis.panel import draw as draw_panel
-from analysis.panel import frame as frame_panel
+from analysis.plots.curves import Columns, Curves, by_voice, common, deviations, pooled
+from analysis.plots.lines import axis_name, name_ends
+from analysis.plots.marks import COLOURS, INK, LINES, PALETTE, PUBLISHED, one_two_five, ticks, titled
+from analysis.plots.page import Given, Grid, Mark, folded, page, title, width_of
+from analysis.plots.panel import STRETCHED, Panel, panels
+from analysis.plots.panel import draw as draw_panel
+from analysis.plots.panel import frame as frame_panel
 from paper_tables.spec import Exhibit
 
 CLASSES = 50  # shown singly of a target

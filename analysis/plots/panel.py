@@ -10,8 +10,19 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.cells import cells
-from analysis.marks import COLOURS, INK, PUBLISHED, Said, at_the_edge, logarithmic, said, ticks, voice_look, voices
-from analysis.page import Given
+from analysis.plots.marks import (
+    COLOURS,
+    INK,
+    PUBLISHED,
+    Said,
+    at_the_edge,
+    logarithmic,
+    said,
+    ticks,
+    voice_look,
+    voices,
+)
+from analysis.plots.page import Given
 from analysis.statistics import Estimate
 from paper_tables.spec import Column
 

@@ -17,9 +17,9 @@ from matplotlib.patches import Polygon
 from matplotlib.tri import LinearTriInterpolator, Triangulation
 from numpy.typing import NDArray
 
-from analysis.curves import Columns, Curves, by_voice
-from analysis.marks import INK, PALETTE
-from analysis.page import Given, Grid, Mark, page, title
+from analysis.plots.curves import Columns, Curves, by_voice
+from analysis.plots.marks import INK, PALETTE
+from analysis.plots.page import Given, Grid, Mark, page, title
 
 Points = NDArray[np.float64]
 ACROSS, WIDTH = 5, 1.9  # panels in a line, and inches of each

@@ -17,8 +17,8 @@ from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 
 from analysis.cells import Cell, cells
-from analysis.marks import COLOURS, named, said, voices
-from analysis.page import Given, Grid, Mark, folded, page, title, width_of
+from analysis.plots.marks import COLOURS, named, said, voices
+from analysis.plots.page import Given, Grid, Mark, folded, page, title, width_of
 from analysis.statistics import ranks
 from paper_tables.spec import TEXT, Column
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.cells import cells
-from analysis.curves import Columns, by_voice
-from analysis.lines import number
-from analysis.marks import COLOURS, INK, PALETTE, one_two_five, plain, ticks
-from analysis.page import Given, Grid, Mark, page, title
+from analysis.plots.curves import Columns, by_voice
+from analysis.plots.lines import number
+from analysis.plots.marks import COLOURS, INK, PALETTE, one_two_five, plain, ticks
+from analysis.plots.page import Given, Grid, Mark, page, title
 from paper_tables.spec import Column
 
 BARS = 30  # in a panel

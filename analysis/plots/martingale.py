@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.cells import cells
-from analysis.curves import Curves, by_voice, common
-from analysis.lines import number
-from analysis.marks import LINES, PALETTE, one_two_five
-from analysis.page import Given, Grid, Mark, apart, folded, page, title, width_of
-from analysis.traces import heard
+from analysis.plots.curves import Curves, by_voice, common
+from analysis.plots.lines import number
+from analysis.plots.marks import LINES, PALETTE, one_two_five
+from analysis.plots.page import Given, Grid, Mark, apart, folded, page, title, width_of
+from analysis.plots.traces import heard
 from paper_tables.spec import Exhibit
 
 EXACT: dict[str, Any] = {"linestyle": "-", "marker": "_", "color": "0.15"}

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.cells import cells
-from analysis.marks import (
+from analysis.plots.marks import (
     COLOURS,
     INK,
     LINES,
@@ -27,7 +27,7 @@ from analysis.marks import (
     voice_look,
     voices,
 )
-from analysis.page import Given, Grid, Mark, apart, page, title, width_of
+from analysis.plots.page import Given, Grid, Mark, apart, page, title, width_of
 from analysis.statistics import Estimate
 from analysis.statistics import power_law as fit_power_law
 from paper_tables.spec import TEXT, Column, Exhibit

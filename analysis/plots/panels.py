@@ -6,9 +6,9 @@ import math
 
 from matplotlib.figure import Figure
 
-from analysis.marks import PUBLISHED, titled, voice_keys
-from analysis.page import WIDEST, Given, Grid, Mark, folded, page, title, width_of
-from analysis.panel import STRETCHED, Panel, draw, frame, panels
+from analysis.plots.marks import PUBLISHED, titled, voice_keys
+from analysis.plots.page import WIDEST, Given, Grid, Mark, folded, page, title, width_of
+from analysis.plots.panel import STRETCHED, Panel, draw, frame, panels
 
 PANEL, NARROW = 2.15, 1.8  # inches
 GAP = 0.25

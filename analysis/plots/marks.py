@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.page import Given, Mark
+from analysis.plots.page import Given, Mark
 from analysis.sheet import OURS
 from paper_tables.spec import TEXT, Column, Exhibit
 
