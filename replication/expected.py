@@ -9,12 +9,14 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
 from replication.target import Target
 from replication.targets import Full, OneHot, TopK
 
+LEVELS = 256  # of water-filling, from one down to a hundred-thousandth, at which `least_error` is asked for
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of a prior; without it first
 
 
@@ -90,6 +92,31 @@ def expected_heads(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor
     """How many of the kept classes have a weight of their own, [N]: those that are not rounded to nothing."""
     head_NK, _, _ = filled_head(target, probs_NV)
     return (head_NK * target.parts).clamp_max(1).sum(1)
+
+
+def prices(probs_NV: Tensor) -> Tensor:
+    """The least of error + level^2 * classes that an unbiased target can have at a position, [N, LEVELS] float64.
+
+    A class that is kept with chance c adds at least t^2 (1 / c - 1) to the error: the sum over classes of that and of
+    level^2 c is least where c = min(1, t / level) (docs/theory.md, 4).
+    """
+    sorted_NV = probs_NV.sort(1).values.double()
+    level_L = levels(probs_NV.device)
+    below_NL = torch.searchsorted(sorted_NV, level_L.expand(len(probs_NV), -1).contiguous())
+    mass_NL, square_NL = (pad(part_NV.cumsum(1), (1, 0)).gather(1, below_NL) for part_NV in (sorted_NV, sorted_NV**2))
+    return (probs_NV.shape[1] - below_NL) * level_L**2 + 2 * level_L * mass_NL - square_NL
+
+
+def least_error(price_L: Tensor, classes: float) -> float:
+    """No unbiased target with so many classes on average has less, wherever it spends them; `price_L` on average.
+
+    That follows for each level; the best of them says most.
+    """
+    return max(0.0, float((price_L - levels(price_L.device) ** 2 * classes).max()))
+
+
+def levels(device: torch.device) -> Tensor:
+    return torch.logspace(0, -5, LEVELS, dtype=torch.float64, device=device)
 
 
 def corrected_error(target: WaterFilling, probs_NV: Tensor, prior_V: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from replication.cache.unigram import Unigram
 from replication.cache.writer import law_for
 from replication.caching import BATCH, teacher_for
 from replication.cost import bytes_per_token
-from replication.draws import Generator, held
-from replication.expected import expected_classes, expected_gradient_error
+from replication.draws import held
+from replication.expected import expected_gradient_error
 from replication.machine import Machine
 from replication.recipe import plain
 from replication.run import Data, Run, order_of
@@ -70,20 +70,6 @@ def least(family: Sequence[Target], error: float, probs_NV: Tensor) -> Target | 
     """The family's smallest budget whose error is at most this one; None where its largest is not enough."""
     place = bisect_left(family, -error, key=lambda target: -error_of(target, probs_NV))
     return family[place] if place < len(family) else None
-
-
-def filled_as(draws: RandomSampling, logits_NV: Tensor, labels_N: Tensor, generator: Generator) -> Tensor:
-    """Weights, [N, V], of water-filling to as many classes at each position as the draws find there on average."""
-    probs_NV = logits_NV.float().softmax(-1)
-    found_N = expected_classes(draws, probs_NV)
-    if found_N is None:
-        raise ValueError(f"How many classes {draws} finds is known in closed form for an exponent of 1 only.")
-    classes_N, weights_NV = found_N.round().long(), torch.zeros_like(probs_NV)
-    for classes in classes_N.unique().tolist():
-        alike_M = (classes_N == classes).nonzero()[:, 0]
-        kept = WaterFilling(classes)(logits_NV[alike_M], labels_N[alike_M], generator)
-        weights_NV[alike_M] = kept.dense(probs_NV.shape[1])
-    return weights_NV
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 from torch import Generator, Tensor
 
 from replication.cache.choose import codec_for
@@ -29,6 +29,8 @@ from replication.expected import (
     expected_classes,
     expected_error,
     expected_gradient_error,
+    least_error,
+    prices,
     set_entropy,
 )
 from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
@@ -214,6 +216,32 @@ def test_no_split_of_a_budget_errs_less_than_one_level() -> None:
     assert min(totals.values()) <= totals[tuple(numbers_N)] < 1.02 * min(totals.values())
 
 
+@pytest.mark.parametrize("classes", [1.5, 4.0, 9.0])
+def test_no_chances_of_being_kept_err_less_than_the_floor(classes: float) -> None:
+    """(17): the best of all chances over three positions, found by descent, has the floor's error; others more."""
+    probs_NV, random = teachers(3, 12).double(), np.random.default_rng(0)
+    floor = least_error(prices(probs_NV).mean(0), classes)
+    law = probs_NV.numpy().ravel()
+
+    def error(chances: np.ndarray) -> float:
+        return float((law**2 * (1 / chances - 1)).sum() / 3)
+
+    at_random = random.uniform(0.02, 1, (200, law.size))
+    at_random *= np.minimum(1, 3 * classes / at_random.sum(1, keepdims=True))
+    assert min(map(error, at_random)) > floor
+    found = minimize(
+        error,
+        np.full(law.size, classes / 12),
+        jac=lambda chances: -((law / chances) ** 2) / 3,
+        bounds=[(1e-9, 1)] * law.size,
+        constraints={"type": "eq", "fun": lambda chances: chances.sum() / 3 - classes},
+        method="SLSQP",
+        options={"maxiter": 1000, "ftol": 1e-14},
+    )
+    assert found.success and floor <= found.fun * (1 + 1e-9)
+    assert found.fun == pytest.approx(floor, rel=3e-3)
+
+
 def filling_error(probs_V: Tensor, number: int) -> float:
     """Without that of the rounding."""
     *_, level_11 = levelled(probs_V.topk(number).values[None], torch.tensor([number]))
@@ -221,7 +249,7 @@ def filling_error(probs_V: Tensor, number: int) -> float:
 
 
 def test_a_correction_to_a_prior() -> None:
-    """(18), by draws, which round their weights; the closed form does not."""
+    """(19), by draws, which round their weights; the closed form does not."""
     teacher_V, prior_V, rows = teachers(3, 60)[0], teachers(3, 60, seed=5)[0], 40_000
     errors_S = corrected_error(WaterFilling(5), teacher_V[None], prior_V)[0]
     for share in (0.1, 0.5):
@@ -234,14 +262,14 @@ def test_a_correction_to_a_prior() -> None:
 
 
 def test_the_entropy_of_a_set_is_that_of_all_its_subsets() -> None:
-    """(19)."""
+    """(20)."""
     chances_V = torch.tensor([0.9, 0.5, 0.2, 0.03, 0.0], dtype=torch.float64)
     subsets = itertools.product(*((c, 1 - c) for c in chances_V.tolist()))
     assert float(set_entropy(chances_V)) == pytest.approx(-sum(c * math.log2(c) for c in map(math.prod, subsets) if c))
 
 
 def test_coded_ids_are_half_a_bit_above_the_entropy() -> None:
-    """(20), of a flat law: cells of 64 classes, of which 15 in 16 keep one."""
+    """(21), of a flat law: cells of 64 classes, of which 15 in 16 keep one."""
     classes, kept, length = 1024, 15, 256
     found = drawn(WaterFilling(kept), torch.full((length, classes), 1 / classes))
     codec = codec_for("WaterFilling", {"classes": kept}, classes)

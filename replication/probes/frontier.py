@@ -11,21 +11,23 @@ from tqdm import tqdm
 
 from replication.caching import BATCH, frequencies, teacher_for
 from replication.expected import (
+    LEVELS,
     SHARES,
     corrected_error,
     expected_classes,
     expected_error,
     expected_gradient_error,
+    least_error,
+    prices,
     set_entropy,
 )
-from replication.frontier import filled_as, mean, size_of
+from replication.frontier import mean, size_of
 from replication.machine import Machine
 from replication.model import logits_of
-from replication.record import seed_for
 from replication.run import Data, Run, order_of
 from replication.supervision import drawn
 from replication.target import Target
-from replication.targets import RandomSampling, WaterFilling
+from replication.targets import WaterFilling
 
 
 @torch.no_grad()
@@ -39,8 +41,8 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     `id_entropy`, the bytes that no code of single classes goes below, weights not counted. Where there are closed forms
     `expected_classes`, `expected_error`, `expected_gradient_error` and `error_ratio`, measured error over expected. Of
     WaterFilling `with_prior` too: that error with the best share of the text's unigram law as a control variate, over
-    the one without. Of RandomSampling `filled_classes` and `filled_ratio`: water-filling to as many classes at each
-    position as the draws find on average there, its classes, and its error over theirs, measured.
+    the one without. `least_error` is what an unbiased target that keeps as many classes on average could have at the
+    least (`expected.least_error`), and `over_least` the measured error over it.
     """
     teacher, target = teacher_for(run, machine), run.recipe.target
     rows_R = order_of(run, data)[: run.scale.probe_sequences]
@@ -48,8 +50,7 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     prior_V = torch.from_numpy(frequencies_V / frequencies_V.sum()).to(machine.device)
     error_S = torch.zeros(len(SHARES), dtype=torch.float64, device=machine.device)
     off_V = torch.zeros(data.tokenizer.vocabulary, dtype=torch.float64, device=machine.device)
-    kept_V, filled = torch.zeros_like(off_V), np.zeros(2)
-    random = torch.Generator(machine.device).manual_seed(seed_for(run.seed, "filled"))
+    kept_V, price_C = torch.zeros_like(off_V), torch.zeros(LEVELS, dtype=torch.float64, device=machine.device)
     for indices_B in tqdm(np.split(rows_R, range(BATCH, len(rows_R), BATCH)), desc=run.id, unit="batch", mininterval=2):
         rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
         with machine.precision():
@@ -62,10 +63,7 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
         kept_V += (weights_NV > 0).sum(0)
         if isinstance(target, WaterFilling):
             error_S += corrected_error(target, probs_NV.double(), prior_V).sum(0)
-        if isinstance(target, RandomSampling) and target.exponent == 1:
-            filled_NV = filled_as(target, logits_BLV.flatten(0, 1), rows[:, 1:].flatten(), random)
-            own = measured(filled_NV, probs_NV, filled_NV - probs_NV)
-            filled += np.array([own["unique_classes"], own["squared_error"]]) * len(probs_NV)
+        price_C += prices(probs_NV).sum(0)
         size = size_of(target, kept, data.train.length, frequencies_V)
         sizes = {"packed_bytes": size.packed, "coded_bytes": size.coded}
         for name, value in (measured(weights_NV, probs_NV, off_NV) | expected(target, probs_NV) | sizes).items():
@@ -76,9 +74,9 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     metrics["id_entropy"] = float(set_entropy(kept_V / positions)) / 8
     if metrics.get("expected_error", 0.0) > 0:
         metrics["error_ratio"] = metrics["squared_error"] / metrics["expected_error"]
-    if filled.any():
-        metrics["filled_classes"], error = (filled / positions).tolist()
-        metrics["filled_ratio"] = error / metrics["squared_error"]
+    metrics["least_error"] = least_error(price_C / positions, metrics["unique_classes"])
+    if metrics["least_error"] > 1e-12:  # else rounding, of as many classes as there are
+        metrics["over_least"] = metrics["squared_error"] / metrics["least_error"]
     if isinstance(target, WaterFilling):
         metrics["with_prior"] = float(error_S.min() / error_S[0])
     return metrics, {}
