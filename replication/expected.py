@@ -9,14 +9,13 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
 from replication.target import Target
 from replication.targets import Full, OneHot, TopK
 
-LEVELS = 256  # of water-filling, from one down to a hundred-thousandth, at which `least_error` is asked for
+LEVELS = 256  # of water-filling, from a hundred-thousandth to one, at which `least_error` is asked for
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of a prior; without it first
 
 
@@ -95,16 +94,19 @@ def expected_heads(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor
 
 
 def prices(probs_NV: Tensor) -> Tensor:
-    """The least of error + level^2 * classes that an unbiased target can have at a position, [N, LEVELS] float64.
+    """The least of error + level^2 * classes that unbiased targets can have, [LEVELS] float64, summed over positions.
 
     A class that is kept with chance c adds at least t^2 (1 / c - 1) to the error: the sum over classes of that and of
     level^2 c is least where c = min(1, t / level) (docs/theory.md, 4).
     """
-    sorted_NV = probs_NV.sort(1).values.double()
-    level_L = levels(probs_NV.device)
-    below_NL = torch.searchsorted(sorted_NV, level_L.expand(len(probs_NV), -1).contiguous())
-    mass_NL, square_NL = (pad(part_NV.cumsum(1), (1, 0)).gather(1, below_NL) for part_NV in (sorted_NV, sorted_NV**2))
-    return (probs_NV.shape[1] - below_NL) * level_L**2 + 2 * level_L * mass_NL - square_NL
+    level_L, prob_X = levels(probs_NV.device), probs_NV.double().flatten()
+    above_X = torch.bucketize(prob_X, level_L, right=True)  # the first of the levels that is larger
+
+    def below(value_X: Tensor | None) -> Tensor:
+        """Sums over what lies below each level."""
+        return torch.bincount(above_X, value_X, minlength=LEVELS + 1)[:LEVELS].cumsum(0)
+
+    return (len(prob_X) - below(None)) * level_L**2 + 2 * level_L * below(prob_X) - below(prob_X**2)
 
 
 def least_error(price_L: Tensor, classes: float) -> float:
@@ -116,7 +118,7 @@ def least_error(price_L: Tensor, classes: float) -> float:
 
 
 def levels(device: torch.device) -> Tensor:
-    return torch.logspace(0, -5, LEVELS, dtype=torch.float64, device=device)
+    return torch.logspace(-5, 0, LEVELS, dtype=torch.float64, device=device)
 
 
 def corrected_error(target: WaterFilling, probs_NV: Tensor, prior_V: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ def test_no_split_of_a_budget_errs_less_than_one_level() -> None:
 def test_no_chances_of_being_kept_err_less_than_the_floor(classes: float) -> None:
     """(17): the best of all chances over three positions, found by descent, has the floor's error; others more."""
     probs_NV, random = teachers(3, 12).double(), np.random.default_rng(0)
-    floor = least_error(prices(probs_NV).mean(0), classes)
+    floor = least_error(prices(probs_NV) / len(probs_NV), classes)
     law = probs_NV.numpy().ravel()
 
     def error(chances: np.ndarray) -> float:

@@ -50,7 +50,7 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     prior_V = torch.from_numpy(frequencies_V / frequencies_V.sum()).to(machine.device)
     error_S = torch.zeros(len(SHARES), dtype=torch.float64, device=machine.device)
     off_V = torch.zeros(data.tokenizer.vocabulary, dtype=torch.float64, device=machine.device)
-    kept_V, price_C = torch.zeros_like(off_V), torch.zeros(LEVELS, dtype=torch.float64, device=machine.device)
+    kept_V, price_L = torch.zeros_like(off_V), torch.zeros(LEVELS, dtype=torch.float64, device=machine.device)
     for indices_B in tqdm(np.split(rows_R, range(BATCH, len(rows_R), BATCH)), desc=run.id, unit="batch", mininterval=2):
         rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
         with machine.precision():
@@ -63,7 +63,7 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
         kept_V += (weights_NV > 0).sum(0)
         if isinstance(target, WaterFilling):
             error_S += corrected_error(target, probs_NV.double(), prior_V).sum(0)
-        price_C += prices(probs_NV).sum(0)
+        price_L += prices(probs_NV)
         size = size_of(target, kept, data.train.length, frequencies_V)
         sizes = {"packed_bytes": size.packed, "coded_bytes": size.coded}
         for name, value in (measured(weights_NV, probs_NV, off_NV) | expected(target, probs_NV) | sizes).items():
@@ -74,7 +74,7 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     metrics["id_entropy"] = float(set_entropy(kept_V / positions)) / 8
     if metrics.get("expected_error", 0.0) > 0:
         metrics["error_ratio"] = metrics["squared_error"] / metrics["expected_error"]
-    metrics["least_error"] = least_error(price_C / positions, metrics["unique_classes"])
+    metrics["least_error"] = least_error(price_L / positions, metrics["unique_classes"])
     if metrics["least_error"] > 1e-12:  # else rounding, of as many classes as there are
         metrics["over_least"] = metrics["squared_error"] / metrics["least_error"]
     if isinstance(target, WaterFilling):
