@@ -45,7 +45,7 @@ def groups(effort: Effort) -> Iterator[Group]:
                 contenders = [Contender(name, losses.step_on(name, given)) for name in names]
                 seconds = effort.race(
                     contenders,
-                    seconds_for(positions) if kind == "step" else 60,
+                    seconds_for(sizes) if kind == "step" else 60,
                     settle=touch(3 * 4 * positions * sizes.classes),
                     warm=small,
                 )
@@ -59,9 +59,11 @@ def groups(effort: Effort) -> Iterator[Group]:
     yield doubled(replace(effort.grown, positions=4 * effort.grown.positions))
 
 
-def seconds_for(positions: int) -> float:
-    """Shared machines are noisy: many rounds of what bars ask about, of long steps too."""
-    return 150 if positions < 2048 else 240
+def seconds_for(sizes: losses.Sizes) -> float:
+    """Shared machines are noisy: ten rounds or more of what bars ask about, of long steps too."""
+    if sizes.positions < 2048:
+        return 150
+    return 240 if sizes.precision == "bfloat16" else 420
 
 
 def peaks(names: Sequence[str], sizes: losses.Sizes) -> dict[str, dict[str, float]]:
