@@ -168,7 +168,7 @@ notebooks: environment ## execute the notebooks of analysis/notebooks/ and keep 
 record: environment ## promote this machine's records of EXHIBIT=rskd/table06 to logged ones, after checking them
 	$(PY) -m workflow $(EXHIBIT) --scale $(SCALE) --seeds $(SEEDS) --record
 
-bench: environment ## ours beside what a user would take instead, 25 minutes (QUICK=1; PARTS="loss draws cache training")
+bench: environment ## ours beside what a user would take instead, half an hour (QUICK=1; PARTS="loss draws cache training")
 	$(PY) -m benchmarks $(PARTS)$(if $(filter 1,$(QUICK)), --quick)
 
 clean: ## remove build/ and the tools' caches; .venv, artifacts/ and results/ stay
