@@ -15,7 +15,7 @@ from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, 
 from replication.target import Target
 from replication.targets import Full, OneHot, TopK
 
-LEVELS = 256  # of water-filling, from a hundred-thousandth to one, at which `least_error` is asked for
+PRICED = 256  # of water-filling, from a hundred-thousandth to one, at which `least_error` is asked for
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of a prior; without it first
 
 
@@ -94,17 +94,17 @@ def expected_heads(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor
 
 
 def prices(probs_NV: Tensor) -> Tensor:
-    """The least of error + level^2 * classes that unbiased targets can have, [LEVELS] float64, summed over positions.
+    """The least of error + level^2 * classes that unbiased targets can have, [PRICED] float64, summed over positions.
 
     A class that is kept with chance c adds at least t^2 (1 / c - 1) to the error: the sum over classes of that and of
     level^2 c is least where c = min(1, t / level) (docs/theory.md, 4).
     """
-    level_L, prob_X = levels(probs_NV.device), probs_NV.double().flatten()
+    level_L, prob_X = priced_levels(probs_NV.device), probs_NV.double().flatten()
     above_X = torch.bucketize(prob_X, level_L, right=True)  # the first of the levels that is larger
 
     def below(value_X: Tensor | None) -> Tensor:
         """Sums over what lies below each level."""
-        return torch.bincount(above_X, value_X, minlength=LEVELS + 1)[:LEVELS].cumsum(0)
+        return torch.bincount(above_X, value_X, minlength=PRICED + 1)[:PRICED].cumsum(0)
 
     return (len(prob_X) - below(None)) * level_L**2 + 2 * level_L * below(prob_X) - below(prob_X**2)
 
@@ -114,11 +114,11 @@ def least_error(price_L: Tensor, classes: float) -> float:
 
     That follows for each level; the best of them says most.
     """
-    return max(0.0, float((price_L - levels(price_L.device) ** 2 * classes).max()))
+    return max(0.0, float((price_L - priced_levels(price_L.device) ** 2 * classes).max()))
 
 
-def levels(device: torch.device) -> Tensor:
-    return torch.logspace(-5, 0, LEVELS, dtype=torch.float64, device=device)
+def priced_levels(device: torch.device) -> Tensor:
+    return torch.logspace(-5, 0, PRICED, dtype=torch.float64, device=device)
 
 
 def corrected_error(target: WaterFilling, probs_NV: Tensor, prior_V: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from replication.caching import BATCH, frequencies, teacher_for
 from replication.expected import (
-    LEVELS,
+    PRICED,
     SHARES,
     corrected_error,
     expected_classes,
@@ -50,7 +50,7 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     prior_V = torch.from_numpy(frequencies_V / frequencies_V.sum()).to(machine.device)
     error_S = torch.zeros(len(SHARES), dtype=torch.float64, device=machine.device)
     off_V = torch.zeros(data.tokenizer.vocabulary, dtype=torch.float64, device=machine.device)
-    kept_V, price_L = torch.zeros_like(off_V), torch.zeros(LEVELS, dtype=torch.float64, device=machine.device)
+    kept_V, price_L = torch.zeros_like(off_V), torch.zeros(PRICED, dtype=torch.float64, device=machine.device)
     for indices_B in tqdm(np.split(rows_R, range(BATCH, len(rows_R), BATCH)), desc=run.id, unit="batch", mininterval=2):
         rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
         with machine.precision():
