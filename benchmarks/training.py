@@ -131,7 +131,7 @@ def bench(machine: Machine, scale: str, steps: int) -> Iterator[Bench]:
         text = machine.artifacts / "text"
         text.mkdir(parents=True, exist_ok=True)
         (Path(folder) / "text").symlink_to(text.resolve())
-        here = replace(machine, artifacts=Path(folder), results=Path(folder) / "results")
+        here = replace(machine.at(sizes), artifacts=Path(folder), results=Path(folder) / "results")
         data = data_for(plain, here.artifacts)
         assert sparse.teacher is not None
         untrained(sparse.teacher, data).save_pretrained(model_folder(sparse.teacher, here))

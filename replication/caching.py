@@ -105,13 +105,17 @@ class Need:
         )
 
     def expected(self, data: Data, teacher: PreTrainedModel) -> Expected:
-        return Expected(**dict(self.header(data, teacher)))
+        from replication.model import first_fingerprint
+
+        header = self.header(data, teacher)
+        return Expected(**dict(header) | {"teacher": (header.teacher, first_fingerprint(teacher))})
 
     def problems(self, folder: Path, data: Data, teacher: PreTrainedModel, machine: Machine) -> list[str]:
         """What `verify` finds in a cache that should serve this run: bytes, origin, and a sample drawn again."""
         from replication.model import logits_of
         from replication.supervision import drawn
 
+        machine = machine.at(self.run.scale)
         packing, rows_S = self.rows(data)
         try:
             check(read_manifest(folder), self.expected(data, teacher))
@@ -173,6 +177,7 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
     from replication.supervision import drawn
 
     some = next(iter(group.values()))
+    machine = machine.at(some.run.scale)
     data = data_for(some.run, machine.artifacts)
     teacher = teacher_for(some.run, machine)
     packing, rows_S = some.rows(data)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
 from replication.evaluate.suites import SUITES
+from replication.inputs import inputs_of_probe
 from replication.machine import Machine
+from replication.numerics import numerics_of
 from replication.probes.answers import judged, of_answers
 from replication.probes.cost import cost
 from replication.probes.draws import draws
@@ -16,11 +23,13 @@ from replication.probes.storage import storage
 from replication.probes.throughput import BATCHES, fitting, throughput
 from replication.probes.zero_shot import zero_shot
 from replication.recipe import changed, methods_of, resolved
-from replication.record import ROOT, Record, provenance
+from replication.record import NO_CORPUS, Record, provenance
 from replication.run import Run, data_for
 from replication.train import open_record, record_of, train
 
-PROBES = {
+PROBES: dict[str, Callable[..., Any]] = {
+    "cost": cost,
+    "throughput": throughput,
     "gradients": gradients,
     "frontier": frontier,
     "storage": storage,
@@ -39,31 +48,32 @@ def execute(run: Run, machine: Machine) -> Record:
         return train(run, machine)
     record = record_of(run, machine)
     if machine.world.first and not record.done:  # a probe is one process's work
-        measure(run, record, machine)
+        measure(run, record, machine.at(run.scale))
     machine.world.wait()
     return record
 
 
 def measure(run: Run, record: Record, machine: Machine) -> None:
+    probe = PROBES[run.recipe.probe]
+    module = sys.modules[probe.__module__]
     match run.recipe.probe:
         case "cost":
-            open_computed(record, run)
+            open_computed(record, run, module)
             record.finish(*cost(run))
         case "throughput":
             fitted = fitting(run, machine)
             data = random_text(fitted, BATCHES * fitted.role.optimiser.batch)
-            open_record(record, fitted, data)
+            open_record(record, fitted, data, inputs_of_probe(fitted, data, machine), machine, module)
             record.finish(*throughput(fitted, data, machine))
-        case probe:
+        case _:
             data = data_for(run, machine.artifacts)
-            open_record(record, run, data)
-            record.finish(*PROBES[probe](run, data, machine))
+            open_record(record, run, data, inputs_of_probe(run, data, machine), machine, module)
+            record.finish(*probe(run, data, machine))
 
 
-def open_computed(record: Record, run: Run) -> None:
-    """Of a run that reads no text; other code than a training's decides it."""
-    files = [ROOT / "replication" / name for name in ("shape.py", "cost.py", "probes/cost.py")]
+def open_computed(record: Record, run: Run, module: ModuleType) -> None:
+    """Of a run that reads no text."""
     stated = {"recipe": resolved(run.recipe), "changed": changed(run.recipe), "settings": run.settings()}
-    nothing = {"corpus": {"name": "none", "fingerprint": "none"}, "packing": "none"}
-    known = {**provenance(methods_of(run.recipe), files), "run_id": run.id, "scale": run.scale.name, "seed": run.seed}
-    record.open({**known, **stated, **nothing})
+    bound = {"corpus": NO_CORPUS, "numerics": numerics_of(run.recipe, module), "inputs": {}}
+    known = {**provenance(methods_of(run.recipe)), "run_id": run.id, "scale": run.scale.name, "seed": run.seed}
+    record.open({**known, **stated, **bound})

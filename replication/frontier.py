@@ -125,6 +125,7 @@ def probabilities(run: Run, data: Data, positions: int, machine: Machine) -> Ten
         raise ValueError(
             f"{positions:,} positions are more than the {len(rows_R) * data.train.length:,} of the text; ask for fewer."
         )
+    machine = machine.at(run.scale)
     teacher, found = teacher_for(run, machine), []
     for indices_B in np.split(rows_R, range(BATCH, len(rows_R), BATCH)):
         rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from replication.parallel import World, join
+from replication.scale import Scale
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ class Machine:
     """Device, precision, threads, and where things lie."""
 
     device: torch.device
-    autocast: bool  # bfloat16 matrix products; weights, softmax and optimiser stay in float32
+    autocast: bool | None  # bfloat16 products; weights, softmax and optimiser stay in float32. None: as the scale says
     results: Path
     artifacts: Path
     world: World = World()
@@ -28,17 +29,22 @@ class Machine:
     at_once: int | None = None  # sequences of a batch that pass through the student together; None: all
     compiled: bool = False  # the models' layers through torch.compile
 
+    def at(self, scale: Scale) -> Machine:
+        """This machine, set to the scale's precision unless it was told another one."""
+        return self if self.autocast is not None else replace(self, autocast=scale.precision == "bfloat16")
+
     def precision(self) -> AbstractContextManager[object]:
+        assert self.autocast is not None, "a machine computes at a scale: machine.at(scale)"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
 
 
 def this_machine(results: Path | None = None, artifacts: Path | None = None) -> Machine:
-    """A GPU if there is one, else the CPU with bfloat16 where its instructions have it.
+    """A GPU if there is one, else the CPU.
 
     Environment: RESULTS and ARTIFACTS move the folders, OMP_NUM_THREADS sets the threads, AT_ONCE the sequences of a
-    batch that pass through the student together; AUTOCAST=0 keeps every product in float32, SHARDED=1 shards the
-    student's weights over torchrun's processes, COMPILE=0 leaves the models uncompiled on a GPU. Raises ValueError
-    for a setting that is none.
+    batch that pass through the student together; AUTOCAST=0 has every product in float32 and AUTOCAST=1 in bfloat16,
+    whatever the scale says; SHARDED=1 shards the student's weights over torchrun's processes, COMPILE=0 leaves the
+    models uncompiled on a GPU. Raises ValueError for a setting that is none.
     """
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
     if device.type == "cuda":
@@ -48,7 +54,7 @@ def this_machine(results: Path | None = None, artifacts: Path | None = None) -> 
         torch.set_num_threads(int(threads))
     return Machine(
         device=device,
-        autocast=switch("AUTOCAST", has_bfloat16(device)),
+        autocast=switch("AUTOCAST", False) if os.environ.get("AUTOCAST") else None,
         results=results or Path(os.environ.get("RESULTS", ROOT / "results" / "local")),
         artifacts=artifacts or Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")),
         world=join(device),
@@ -70,12 +76,3 @@ def whole(name: str) -> int | None:
     if word and (not word.isdecimal() or int(word) < 1):
         raise ValueError(f"{name} is {word!r}; give a whole number of at least 1.")
     return int(word) if word else None
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else "avx512_bf16" in cpu_flags()
-
-
-def cpu_flags() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""

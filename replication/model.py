@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,11 @@ from replication.head import Head
 from replication.scale import Role
 
 CONFIGURATIONS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+# settings that change no logit: where the model came from, what is kept beside the logits, which tokens end a text
+UNDECISIVE = (
+    *("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache", "return_dict"),
+    *("output_attentions", "output_hidden_states", "bos_token_id", "eos_token_id", "pad_token_id", "model_type"),
+)
 
 
 def build(role: Role, vocabulary: int, length: int, end_of_text: int, seed: int) -> PreTrainedModel:
@@ -49,11 +55,24 @@ def load(name_or_path: str | Path) -> PreTrainedModel:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """16 hex digits over the architecture and every weight: two teachers never share one by accident."""
-    digest = hashlib.sha256()
-    shape = model.config.to_dict()
-    relevant = {key: shape.get(key) for key in ("model_type", "vocab_size", "num_hidden_layers", "rope_parameters")}
-    digest.update(json.dumps(relevant, sort_keys=True, default=str).encode())
+    """'2-' and 16 hex digits over every weight and every setting that is not its family's default.
+
+    Settings that no logit depends on do not count, so that another version of transformers changes nothing.
+    """
+    stated = model.config.to_diff_dict()
+    decisive = {key: value for key, value in stated.items() if key not in UNDECISIVE}
+    return "2-" + digest_of({"model_type": model.config.model_type, **decisive}, model)
+
+
+def first_fingerprint(model: PreTrainedModel) -> str:
+    """What caches written before the second kind call their teacher: every weight, but few of the settings."""
+    stated = model.config.to_dict()
+    keys = ("model_type", "vocab_size", "num_hidden_layers", "rope_parameters")
+    return digest_of({key: stated.get(key) for key in keys}, model)
+
+
+def digest_of(settings: dict[str, Any], model: PreTrainedModel) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from replication.record import ROOT
 
@@ -13,8 +14,7 @@ from replication.record import ROOT
 def promote(run_ids: Iterable[str], scale: str, local: Path, logged: Path = ROOT / "results") -> list[Path]:
     """Copy the records of these runs from `local`/<scale> to `logged`/<scale>.
 
-    All or nothing: ValueError if one is missing or unfinished, or if they come from several versions of the code or
-    several corpora.
+    All or nothing: ValueError if one is missing or unfinished, or if not all of them may stand in one table.
     """
     sources = {run_id: local / scale / run_id for run_id in run_ids}
     unfinished = [name for name, folder in sources.items() if not (folder / "summary.json").exists()]
@@ -24,22 +24,12 @@ def promote(run_ids: Iterable[str], scale: str, local: Path, logged: Path = ROOT
             "Run the exhibit (make replicate-...) to the end, then record it."
         )
     configs = {name: json.loads((folder / "config.json").read_text()) for name, folder in sources.items()}
-    methods: dict[str, dict[str, str]] = {}
-    for run_id, config in configs.items():
-        for method, digest in config.get("methods", {}).items():  # absent from the first records
-            methods.setdefault(method, {})[run_id] = digest
-    for what, values in (
-        ("versions of the code", {name: config["code"] for name, config in configs.items()}),
-        ("corpora", {name: config["corpus"]["fingerprint"] for name, config in configs.items()}),
-        *((f"versions of {method}", digests) for method, digests in methods.items()),
-    ):
-        if len(set(values.values())) > 1:
-            first, second = sorted(set(values.values()))[:2]
-            example = [next(name for name, value in values.items() if value == wanted) for wanted in (first, second)]
-            raise ValueError(
-                f"These records come from several {what} ({example[0]}: {first}, {example[1]}: {second}). "
-                f"Delete the older ones under {local / scale} and run the exhibit again."
-            )
+    for what, values in apart(configs).items():
+        (first, one), (second, other) = values.items()
+        raise ValueError(
+            f"These records differ in {what} ({one}: {first}, {other}: {second}): they cannot stand in one table. "
+            f"Delete the older ones under {local / scale} and run the exhibit again."
+        )
     written = []
     for name, folder in sources.items():
         draft, place = logged / scale / f".{name}", logged / scale / name
@@ -49,3 +39,29 @@ def promote(run_ids: Iterable[str], scale: str, local: Path, logged: Path = ROOT
         draft.rename(place)
         written.append(place)
     return written
+
+
+def apart(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """What these records are not one in: its name -> two of its values, each with a run that has it.
+
+    Methods, shared parts, precision and text must be one; a teacher must be one wherever it has one name, since
+    exhibits compare students of several teachers.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for run_id, config in configs.items():
+        for what, value in facts(config).items():
+            found.setdefault(what, {}).setdefault(value, run_id)
+    return {what: dict(sorted(values.items())[:2]) for what, values in sorted(found.items()) if len(values) > 1}
+
+
+def facts(config: dict[str, Any]) -> dict[str, str]:
+    known = {f"numerics of {part}": str(number) for part, number in config["numerics"].items()}
+    known["text"] = config["corpus"]["fingerprint"]
+    if "precision" in config:
+        known["products"] = config["precision"]["products"]
+    recipe, settings = config["recipe"], config["settings"]
+    words = [recipe.get(key) for key in ("teacher", "text", "background")] + [settings.get("teacher")]
+    for what in ("teacher", "tokenizer"):
+        if what in config["inputs"]:
+            known[f"{what} of {json.dumps(words)}"] = config["inputs"][what]
+    return known

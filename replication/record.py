@@ -21,15 +21,22 @@ import torch
 from replication.digest import digests
 
 ROOT = Path(__file__).parent.parent
-FORMAT = 1
+FORMAT = 2
+STEPS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"  # lines logged on the way
+NO_CORPUS = {"name": "none", "fingerprint": "none"}  # of what reads no text
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-# the files that decide a trained student's numbers, beside the axes; the command line, the record and the probes do not
+# the files of which `source` is a digest, beside the axes: a hint of how the code was written, never compared
 DECISIVE = (
     "loss.py", "fused.py", "products.py", "logit_gradients.py", "head.py", "student.py", "corpus.py", "tokenizer.py",
     "packing.py", "model.py", "supervision.py", "train.py", "cache/codec.py", "cache/counts.py", "cache/filling.py",
     "cache/ratio.py", "cache/bits.py", "cache/choose.py", "evaluate/language_model.py", "evaluate/calibration.py",
 )  # fmt: skip
 DECIDING = tuple(ROOT / "replication" / name for name in DECISIVE)
+# what must be the same where a run is resumed, with the words of a refusal
+BOUND = {
+    "recipe": "recipe", "scale": "scale", "settings": "settings", "seed": "seed", "corpus": "text", "inputs": "input",
+    "numerics": "numerics of the code", "products": "precision of its products",
+}  # fmt: skip
 
 
 def seed_for(seed: int, *purpose: Any) -> int:
@@ -58,26 +65,32 @@ class Record:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "config.json"
         if path.exists():
-            before = json.loads(path.read_text())
-            for key in ("recipe", "scale", "settings", "seed", "corpus", "packing", "code", "methods"):
-                if before.get(key) != json.loads(json.dumps(config.get(key))):
+            before, now = json.loads(path.read_text()), json.loads(json.dumps(config))
+            for key, words in BOUND.items():
+                then, new = (each.get("precision", {}) if key == "products" else each for each in (before, now))
+                if then.get(key) != new.get(key):
                     raise ValueError(
-                        f"{self.folder.name} was begun with another {key} ({before.get(key)} then, "
-                        f"{config.get(key)} now). Delete that folder to run it again."
+                        f"{self.folder.name} was begun with another {words} ({then.get(key)} then, {new.get(key)} "
+                        f"now). Delete {self.folder} to run it again."
                     )
         else:
             write(path, config)
 
     def resume_at(self, step: int) -> None:
         """Drop logged lines beyond `step`, which a resumed run will write again."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        replace_text(path, "".join(line + "\n" for line in kept))
+        for name in (STEPS, EVALUATIONS):
+            kept = [line for line in self.lines(name) if line["step"] <= step]
+            replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def log(self, **values: Any) -> None:
-        with open(self.folder / "metrics.jsonl", "a") as file:
+    def log(self, name: str = STEPS, **values: Any) -> None:
+        with open(self.folder / name, "a") as file:
             file.write(json.dumps({key: finite(value) for key, value in values.items()}) + "\n")
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """What was logged, without a line that a kill has cut."""
+        path = self.folder / name
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
 
     def finish(
         self, metrics: dict[str, float], curves: dict[str, Any], diverged: bool = False, **machine: float
@@ -119,12 +132,12 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def provenance(methods: Iterable[str], files: Sequence[Path] = DECIDING) -> dict[str, Any]:
-    """Which code, on what: recorded with every run, never part of its id.
+    """By which code, on what: recorded with every run, never part of its id and never compared.
 
-    `files` decide the run's numbers, and of the axis files what they and `methods`, the recipe's classes, use.
+    `source` digests `files` and, of the axis files, what they and `methods`, the recipe's classes, use.
     """
-    decided = asdict(digests(files, methods))
-    return {"format": FORMAT, **decided, "commit": commit(), "versions": versions(), "hardware": hardware()}
+    source = {**asdict(digests(files, methods)), "commit": commit()}
+    return {"format": FORMAT, "source": source, "versions": versions(), "hardware": hardware()}
 
 
 def commit() -> str:

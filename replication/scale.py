@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 FOLDER = Path(__file__).parent / "scales"
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Entry(BaseModel):
@@ -48,6 +49,7 @@ class Scale(Entry):
     corpus: str
     tokenizer: str
     vocabulary: int | None = None  # the tokenizer's classes, where its name does not say
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, on every machine
     corpus_tokens: int | None = None  # of one epoch, about
     lengths: dict[str, int]
     tokens: dict[str, int]
@@ -59,6 +61,7 @@ class Scale(Entry):
     task_rows: int | None = None  # of each downstream task, drawn; none: all of them
     completed_sequences: int = 32  # held-out rows whose prefixes an oracle completes
     log_every: int  # steps
+    evaluate_at: tuple[Share, ...] = ()  # of training, beside its end: held-out loss, accuracy and calibration
     checkpoint_every: int  # steps
 
     def role(self, name: str) -> Role:

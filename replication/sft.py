@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: what it needs beside the training loop, and what it changed."""
+"""Supervised fine-tuning: what it changed, on the responses of held-out conversations."""
 
 from __future__ import annotations
 
@@ -6,18 +6,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from replication.digest import digests
 from replication.machine import Machine
 from replication.model import logits_of
-from replication.record import ROOT
 from replication.run import Data
-
-# the files that decide a tuned student's numbers, beside those of every training
-DECIDING = tuple(ROOT / "replication" / "instruct" / name for name in ("chat.py", "conversations.py", "packed.py"))
-
-
-def code_of_tuning() -> str:
-    return digests(DECIDING, []).code
 
 
 @torch.no_grad()

@@ -6,6 +6,9 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +19,17 @@ from replication.cache.reader import Reader
 from replication.caching import Need, model_folder, teacher_for
 from replication.checkpoint import publish, remove, restore, save, weights_of
 from replication.evaluate.language_model import evaluate
+from replication.inputs import inputs_of_text
 from replication.machine import Machine
-from replication.model import build, compile_layers, layers_of, load, parameters
+from replication.model import build, compile_layers, fingerprint, layers_of, load, parameters
+from replication.monitor import by_step, standing, watched_steps
+from replication.numerics import numerics_of
 from replication.parallel import replicated, sharded, synchronised, whole
 from replication.recipe import Different, changed, methods_of, resolved
-from replication.record import Record, provenance, seed_for
+from replication.record import EVALUATIONS, Record, provenance, seed_for
 from replication.run import Data, Run, data_for, order_of
 from replication.scale import Optimiser
-from replication.sft import code_of_tuning, response_loss
-from replication.stages import Instructed
+from replication.sft import response_loss
 from replication.student import Student
 from replication.supervision import (
     FromCache,
@@ -35,6 +40,8 @@ from replication.supervision import (
     Supervision,
     from_teacher,
 )
+
+FIRST = 8  # steps that are logged each: what `make replay` compares
 
 
 def record_of(run: Run, machine: Machine) -> Record:
@@ -47,63 +54,82 @@ def train(run: Run, machine: Machine) -> Record:
     Leaves the record and, under artifacts, a Hugging Face checkpoint with its tokenizer. Every process of
     `machine.world` calls it; the first one writes.
     """
-    record, world = record_of(run, machine), machine.world
+    record, world, machine = record_of(run, machine), machine.world, machine.at(run.scale)
     if record.done:
         return record
     with world.in_turn():
         data = data_for(run, machine.artifacts)
-        if world.first:
-            open_record(record, run, data)
     teacher = None if run.recipe.teacher == "none" else teacher_for(run, machine)
     training = Training(run, data, teacher, machine)
+    if world.first:
+        open_record(record, run, data, training.inputs, machine)
     place = machine.artifacts / run.scale.name / "checkpoints" / run.id
+    speed = learn(training, record, place)
+    if speed is None:
+        if world.first:
+            record.finish({"lm_loss": math.inf}, by_step(record), diverged=True)
+    else:
+        weights = weights_of(training.student)
+        if world.first:
+            student = starting_point(run, data, machine).to(machine.device)
+            metrics, curves = measured(student, weights, teacher, training)
+            publish(student, data.tokenizer, model_folder(run, machine))
+            end = {"step": run.steps, "tokens": run.steps * training.tokens, **metrics}
+            record.finish(metrics, curves | by_step(record, end), tokens_per_second=round(speed, 1))
+            remove(place)
+    world.wait()
+    return record
+
+
+def learn(training: Training, record: Record, place: Path) -> float | None:
+    """All steps that are left, logged, with checkpoints in `place`: tokens a second; None where the loss diverged."""
+    run, world = training.run, training.machine.world
     began = training.step = restore(place, training.student, training.optimiser)
     if world.first:
         record.resume_at(began)
-
-    clock = time.perf_counter()
+    clock, watched = time.perf_counter(), watched_steps(run)
     progress = tqdm(total=run.steps, initial=began, desc=run.id, unit="step", mininterval=2.0, disable=not world.first)
-    with training.reading_ahead():
+    with training.reading_ahead(), progress:
         while training.step < run.steps:
             nats, gradient_norm, rate = training.advance()
-            step = training.step
+            step, tokens = training.step, training.step * training.tokens
             finite = math.isfinite(nats) and math.isfinite(gradient_norm)
             progress.update()
-            if world.first and (step % run.scale.log_every == 0 or step == run.steps or not finite):
+            if world.first and (step <= FIRST or step % run.scale.log_every == 0 or step == run.steps or not finite):
                 record.log(
                     step=step,
-                    tokens=step * training.tokens,
+                    tokens=tokens,
                     loss=nats,
                     learning_rate=rate,
                     gradient_norm=gradient_norm,
                     seconds=round(time.perf_counter() - record.started, 3),
                 )
             if not finite:
+                return None
+            if step in watched:
+                found = training.standing()
                 if world.first:
-                    record.finish({"lm_loss": math.inf}, {}, diverged=True)
-                world.wait()
-                return record
+                    record.log(EVALUATIONS, step=step, tokens=tokens, **found)
             if step % run.scale.checkpoint_every == 0:
                 save(place, step, training.student, training.optimiser, world)
-    progress.close()
-    speed = (training.step - began) * training.tokens / max(time.perf_counter() - clock, 1e-9)
+    return (training.step - began) * training.tokens / max(time.perf_counter() - clock, 1e-9)
 
-    weights = weights_of(training.student)
-    if world.first:
-        student, measured = starting_point(run, data, machine).to(machine.device), run.scale.evaluation_sequences
-        before = response_loss(student, data, measured, machine)
-        student.load_state_dict(weights)
-        metrics, curves = evaluate(student, teacher, data.validation, measured, data.tokenizer.vocabulary, machine)
-        metrics |= {f"{name}_before": value for name, value in before.items()}
-        metrics |= response_loss(student, data, measured, machine)
-        metrics |= cached_classes(training.supervision)
-        metrics["parameters"] = parameters(student)
-        metrics["tokens_per_parameter"] = run.steps * training.tokens / metrics["parameters"]
-        publish(student, data.tokenizer, model_folder(run, machine))
-        record.finish(metrics, curves, tokens_per_second=round(speed, 1))
-        remove(place)
-    world.wait()
-    return record
+
+def measured(
+    student: PreTrainedModel, weights: dict[str, Any], teacher: PreTrainedModel | None, training: Training
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Metrics and curves of `student`, which comes as it was before its first step and leaves with these weights."""
+    run, data, machine = training.run, training.data, training.machine
+    sequences = run.scale.evaluation_sequences
+    before = response_loss(student, data, sequences, machine)
+    student.load_state_dict(weights)
+    metrics, curves = evaluate(student, teacher, data.validation, sequences, data.tokenizer.vocabulary, machine)
+    metrics |= {f"{name}_before": value for name, value in before.items()}
+    metrics |= response_loss(student, data, sequences, machine)
+    metrics |= cached_classes(training.supervision)
+    metrics["parameters"] = parameters(student)
+    metrics["tokens_per_parameter"] = run.steps * training.tokens / metrics["parameters"]
+    return metrics, curves
 
 
 class Training:
@@ -111,8 +137,13 @@ class Training:
 
     def __init__(self, run: Run, data: Data, teacher: PreTrainedModel | None, machine: Machine) -> None:
         self.run, self.data, self.machine = run, data, machine
-        model = starting_point(run, data, machine).to(machine.device)
+        self.model = model = starting_point(run, data, machine).to(machine.device)
+        self.inputs = inputs_of_text(data)
         # looked at before anything wraps the model
+        if run.start is not None or run.recipe.student not in run.scale.roles:
+            self.inputs["start"] = fingerprint(model)
+        if teacher is not None:
+            self.inputs["teacher"] = fingerprint(teacher)
         student = Student(model, run.recipe.lesson, data.tokenizer.vocabulary)
         if machine.compiled:
             compile_layers(model)
@@ -131,6 +162,8 @@ class Training:
             fused=True,
         )
         self.supervision = supervision_of(run, data, teacher, machine)
+        if isinstance(self.supervision, FromCache | FromOtherContext):
+            self.inputs["cache"] = self.supervision.reader.manifest.digest
         self.order = order_of(run, data)
         self.step = 0
 
@@ -166,7 +199,7 @@ class Training:
         heeded = lesson.schedule(progress)[0] > 0 or lesson.positions.asks_target
         supervision = self.supervision if heeded else FromText()
         parts = self.parts(self.step)
-        total = torch.zeros((), device=self.machine.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         for number, indices_B in enumerate(parts, 1):
             rows = torch.from_numpy(self.data.lesson.rows(indices_B % len(self.data.lesson))).to(self.machine.device)
             tokens_BL, labels_BL = rows[:, :-1], rows[:, 1:]
@@ -182,6 +215,20 @@ class Training:
             self.optimiser.step()
         self.step += 1
         return nats, gradient_norm, rate
+
+    def standing(self) -> dict[str, float]:
+        """The student on held-out text, as `monitor.standing` has it; all processes ask, the first one is told."""
+        if self.machine.sharded and self.machine.world.size > 1:
+            weights = weights_of(self.student)
+            if not self.machine.world.first:
+                return {}
+            model = starting_point(self.run, self.data, self.machine).to(self.machine.device)
+            model.load_state_dict(weights)
+        elif not self.machine.world.first:
+            return {}
+        else:
+            model = self.model
+        return standing(model, self.run, self.data, self.machine)
 
     def parts(self, step: int) -> list[np.ndarray]:
         """The packing rows of this process at a step, in the parts that pass through the student together.
@@ -206,13 +253,14 @@ class Training:
         return np.split(mine_B, len(mine_B) // at_once)
 
 
-def open_record(record: Record, run: Run, data: Data) -> None:
-    known = provenance([*methods_of(run.recipe), *methods_of(run.recipe.lesson)])
-    if isinstance(run.recipe.tuning, Instructed):
-        known["methods"]["Instructed"] = code_of_tuning()
+def open_record(
+    record: Record, run: Run, data: Data, inputs: dict[str, str], machine: Machine, probe: ModuleType | None = None
+) -> None:
+    """Begin the record of a run that reads text; `probe` is the module that measures, None of a training."""
+    batch = run.role.optimiser.batch // machine.world.size
     record.open(
         {
-            **known,
+            **provenance([*methods_of(run.recipe), *methods_of(run.recipe.lesson)]),
             "run_id": run.id,
             "recipe": resolved(run.recipe),
             "changed": changed(run.recipe),
@@ -220,7 +268,14 @@ def open_record(record: Record, run: Run, data: Data) -> None:
             "settings": run.settings(),
             "seed": run.seed,
             "corpus": data.corpus,
-            "packing": data.lesson.fingerprint,
+            "numerics": numerics_of(run.recipe, probe),
+            "inputs": inputs,
+            "precision": {
+                "products": "bfloat16" if machine.autocast else "float32",
+                "processes": machine.world.size,
+                "at_once": machine.at_once or batch,
+                "compiled": machine.compiled,
+            },
         }
     )
 

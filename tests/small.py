@@ -16,6 +16,7 @@ tokenizer = "bpe:320"
 evaluation_sequences = 8
 probe_sequences = 8
 log_every = 2
+evaluate_at = [0.5]
 checkpoint_every = 3
 
 [lengths]

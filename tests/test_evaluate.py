@@ -126,7 +126,7 @@ def test_chunks_give_what_whole_matrices_give(small_chunks: None, rows: int) -> 
     student, teacher = model(16, 1), model(32, 2)
     metrics, curves = evaluate(student, teacher, HeldOut(), rows, VOCABULARY, MACHINE)
     assert metrics == pytest.approx(at_once(student, teacher, min(rows, ROWS)), rel=1e-5)
-    assert set(metrics) == {"lm_loss", "ece", "full_ece", "brier", "agreement", "acceptance"}
+    assert set(metrics) == {"lm_loss", "accuracy", "ece", "full_ece", "brier", "agreement", "acceptance"}
     assert all(low < high for low, high in curves["intervals"].values())
     low, high = curves["intervals"]["lm_loss"]
     assert low < metrics["lm_loss"] < high

@@ -24,6 +24,7 @@ ARROW = {
     "toy": (
         "paper_tables",
         "replication.digest",
+        "replication.numerics",
         "replication.record",
         "replication.recipe",
         "replication.scale",

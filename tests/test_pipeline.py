@@ -58,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine]:
     """A folder with text and scale, and a machine whose results and artifacts lie there; the teacher is trained."""
     folder = tmp_path_factory.mktemp("suite")
     machine = this_machine(folder / "results", folder / "artifacts")
-    write_scale(folder)
+    machine = machine.at(load_scale(str(write_scale(folder))))
     train(teacher_run(folder), machine)
     return folder, machine
 
@@ -89,7 +89,10 @@ def test_every_method_trains_from_what_it_needs(place: tuple[Path, Machine], nam
     assert 3 < metrics["lm_loss"] < 6.5  # log 320 = 5.8: a student that learned nothing, or the wrong thing, is above
     assert 0 < metrics["acceptance"] <= 1
     losses = [json.loads(line)["loss"] for line in (machine.results / "small" / run.id / "metrics.jsonl").open()]
-    assert len(losses) == 6 and np.isfinite(losses).all()
+    assert len(losses) == 10 and np.isfinite(losses).all()
+    curve = found["curves"]["by_step"]
+    assert curve["step"] == [6, 12] and curve["lm_loss"][0] > curve["lm_loss"][1] == metrics["lm_loss"]
+    assert (curve["accuracy"][1], curve["ece"][1]) == (metrics["accuracy"], metrics["ece"])
 
 
 def test_a_cached_draw_is_the_draw_made_online(place: tuple[Path, Machine]) -> None:
@@ -150,9 +153,10 @@ def test_one_batch_order_and_one_set_of_weights_for_all_methods(place: tuple[Pat
         json.loads((train(run, machine).folder / "config.json").read_text())
         for run in (run_of(folder, METHODS["SE-KD"]), run_of(folder, METHODS["TAD"]))
     ]
-    assert configs[0]["packing"] == configs[1]["packing"]
+    first, second = (config["inputs"] for config in configs)
+    assert first == second and set(first) == {"tokenizer", "packing", "teacher"}
     other_seed = data_for(run_of(folder, METHODS["TAD"], seed=1), machine.artifacts).train.fingerprint
-    assert other_seed != configs[0]["packing"]
+    assert other_seed != first["packing"]
 
 
 def test_the_same_run_twice_gives_the_same_summary(place: tuple[Path, Machine], tmp_path: Path) -> None:
@@ -200,7 +204,7 @@ def test_a_run_killed_at_any_step_resumes_to_the_identical_end(place: tuple[Path
     assert {**summary(tmp_path / "results/small" / run.id), "machine": 0} == {**summary(whole.folder), "machine": 0}
     assert (tmp_path / "artifacts/small/models" / run.id / "model.safetensors").read_bytes() == weights
     steps = [json.loads(line)["step"] for line in (tmp_path / "results/small" / run.id / "metrics.jsonl").open()]
-    assert steps == [2, 4, 6, 8, 10, 12]
+    assert steps == [*range(1, 9), 10, 12]
 
 
 def test_caching_cut_off_between_batches_resumes_to_the_same_bytes(

@@ -105,13 +105,20 @@ def test_seeds() -> None:
 
 
 def write_record(
-    folder: Path, run: Run, code: str = "a", corpus: str = "c", method: str = "m", done: bool = True
-) -> None:
+    folder: Path, run: Run, loss: int = 1, corpus: str = "c", method: int = 1, teacher: str = "t",
+    products: str = "float32", done: bool = True,
+) -> None:  # fmt: skip
     place = folder / run.scale.name / run.id
     place.mkdir(parents=True)
-    (place / "config.json").write_text(
-        json.dumps({"code": code, "corpus": {"fingerprint": corpus}, "methods": {"RandomSampling": method}})
-    )
+    bound = {
+        "numerics": {"loss": loss, "target.RandomSampling": method},
+        "corpus": {"fingerprint": corpus},
+        "inputs": {"teacher": teacher},
+        "precision": {"products": products},
+        "recipe": resolved(run.recipe),
+        "settings": {},
+    }
+    (place / "config.json").write_text(json.dumps(bound))
     if done:
         (place / "summary.json").write_text("{}")
 
@@ -120,7 +127,7 @@ def two_runs() -> list[Run]:
     return [Run(Recipe(target=RandomSampling(draws)), load_scale("smoke"), 0) for draws in (5, 15)]
 
 
-def test_complete_records_of_one_code_are_promoted(tmp_path: Path) -> None:
+def test_complete_records_of_one_numerics_are_promoted(tmp_path: Path) -> None:
     for run in two_runs():
         write_record(tmp_path / "local", run)
     written = promote([run.id for run in two_runs()], "smoke", tmp_path / "local", tmp_path / "logged")
@@ -132,9 +139,11 @@ def test_complete_records_of_one_code_are_promoted(tmp_path: Path) -> None:
     ("second", "message"),
     [
         ({"done": False}, "not complete"),
-        ({"code": "b"}, "versions of the code"),
-        ({"corpus": "d"}, "several corpora"),
-        ({"method": "n"}, "versions of RandomSampling"),
+        ({"loss": 2}, "numerics of loss"),
+        ({"corpus": "d"}, "text"),
+        ({"method": 2}, "numerics of target.RandomSampling"),
+        ({"teacher": "u"}, "teacher of"),
+        ({"products": "bfloat16"}, "products"),
     ],
 )
 def test_incomplete_or_mixed_records_are_not_promoted(tmp_path: Path, second: dict[str, object], message: str) -> None:

@@ -15,11 +15,9 @@ from tqdm import tqdm
 
 from paper_tables import spec
 from replication.recipe import methods_of, seeds
-from replication.record import ROOT, Record, provenance
+from replication.record import NO_CORPUS, ROOT, Record, provenance
 from replication.scale import load_scale
-from toy.study import Run, decisive, stated_run, study
-
-NO_CORPUS = {"name": "none", "fingerprint": "none"}
+from toy.study import Run, decisive, numerics, stated_run, study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -134,7 +132,8 @@ def execute(run: Run, results: Path) -> str:
         raise StudyError(run.id, str(error)) from None
     stated = {"recipe": run.recipe, "changed": run.changed, "scale": run.scale, "seed": run.seed}
     known = provenance(methods_of(run.setting), decisive(run.study))
-    record.open({**known, "run_id": run.id, **stated, "settings": run.sizes, "corpus": corpus, "packing": "none"})
+    bound = {"settings": run.sizes, "corpus": corpus, "numerics": numerics(run), "inputs": {}}
+    record.open({**known, "run_id": run.id, **stated, **bound})
     record.finish(metrics, curves)
     return run.id
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from replication.digest import digests
+from replication.numerics import SHARED, of_methods, of_module
 from replication.recipe import (
     AXES,
     identified,
@@ -113,14 +114,19 @@ def sizes() -> dict[str, Any]:
     return tomllib.loads(SIZES.read_text())
 
 
+def numerics(run: Run) -> dict[str, int]:
+    """The integers of the study and of the methods that its setting names (see `replication.numerics`)."""
+    return {f"toy.{run.study}": of_module(study(run.study)), "loss": SHARED["loss"], **of_methods(run.setting)}
+
+
 def decisive(name: str) -> list[Path]:
-    """The files that decide a study's numbers beside the axes: its own and its PARTS (of this folder), and the loss."""
+    """The files of which a study's source is a digest, beside the axes: its own, its PARTS, the loss."""
     here = Path(__file__).parent
     own = [(here / part).with_suffix(".py") for part in (name, *getattr(study(name), "PARTS", ()))]
     return [*own, here.parent / "replication" / "loss.py"]
 
 
 def code_of(name: str, setting: Any) -> str:
-    """One word for all code that decides this setting's numbers: names what is kept between runs."""
+    """One word for how all code of this setting is written: names what is kept between runs, never a record."""
     found = digests(decisive(name), methods_of(setting))
     return "-".join([found.code, *found.methods.values()])

@@ -24,6 +24,7 @@ class Tally:
 
     def __init__(self, sequences: int = 1, spans: int = 1) -> None:
         self.nats, self.brier = Mean(sequences), Mean(sequences)
+        self.accuracy = Mean(sequences)
         self.agreement, self.acceptance = Mean(sequences), Mean(sequences)
         self.top, self.full = Calibration(sequences), Calibration(sequences)
         self.span_nats, self.span_top = Mean(spans), Calibration(spans)
@@ -42,6 +43,7 @@ class Tally:
         student_NV = log_student_NV.exp_()
         self.nats.add(nats_N, sequence_N)
         self.brier.add(brier(student_NV, labels_N), sequence_N)
+        self.accuracy.add(top.indices == labels_N, sequence_N)
         self.top.add(top.values.exp(), top.indices == labels_N, sequence_N)
         self.full.add_all(student_NV, labels_N, sequence_N)
         self.span_nats.add(nats_N, span_N)
@@ -56,6 +58,7 @@ class Tally:
     def metrics(self) -> dict[str, float]:
         found = {
             "lm_loss": self.nats.value(),
+            "accuracy": self.accuracy.value(),
             "ece": self.top.error(),
             "full_ece": self.full.error(),
             "brier": self.brier.value(),
@@ -68,6 +71,7 @@ class Tally:
         """[low, high] of each metric: 95 %, over sequences."""
         found = {
             "lm_loss": self.nats.interval(),
+            "accuracy": self.accuracy.interval(),
             "ece": self.top.interval(),
             "full_ece": self.full.interval(),
             "brier": self.brier.interval(),
@@ -92,7 +96,6 @@ class Predicted:
         return self.made_NX[rows] if self.head is None else self.head(self.made_NX[rows])
 
 
-@torch.no_grad()
 def evaluate(
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
@@ -102,6 +105,38 @@ def evaluate(
     machine: Machine,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics and curves on the first `sequences` held-out rows (all of them if there are fewer)."""
+    tally = tallied(student, teacher, held_out, sequences, vocabulary, machine)
+    by_position = {
+        "first": firsts(held_out.length),
+        "lm_loss": tally.span_nats.values(),
+        "ece": tally.span_top.errors(),
+    }
+    curves = {
+        "reliability": tally.top.curve(),
+        "full_reliability": tally.full.curve(),
+        "intervals": tally.intervals(),
+        "by_position": by_position,
+    }
+    return tally.metrics(), curves
+
+
+def firsts(length: int) -> list[int]:
+    """The first position of each span."""
+    spans = min(SPANS, length)
+    return [-(-span * length // spans) for span in range(spans)]
+
+
+@torch.no_grad()
+def tallied(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    held_out: Packing,
+    sequences: int,
+    vocabulary: int,
+    machine: Machine,
+) -> Tally:
+    """What the first `sequences` held-out rows say; a student that is being trained goes on with that afterwards."""
+    was_training = student.training
     models = [student.eval(), *([] if teacher is None else [teacher])]
     linear = [is_linear(model, vocabulary) for model in models]
     at_once = BATCH if all(linear) else 1
@@ -122,15 +157,5 @@ def evaluate(
                     span_R = place_R % length * spans // length
                     teacher_RV = logits_RV[1] if len(logits_RV) > 1 else None
                     tally.add(logits_RV[0], labels_N[place_R], teacher_RV, start + place_R // length, span_R)
-    by_position = {
-        "first": [-(-span * length // spans) for span in range(spans)],
-        "lm_loss": tally.span_nats.values(),
-        "ece": tally.span_top.errors(),
-    }
-    curves = {
-        "reliability": tally.top.curve(),
-        "full_reliability": tally.full.curve(),
-        "intervals": tally.intervals(),
-        "by_position": by_position,
-    }
-    return tally.metrics(), curves
+    student.train(was_training)
+    return tally

@@ -17,7 +17,7 @@ from replication.run import Data, Run
 def zero_shot(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:
     """The suite that the recipe's probe names, on as many rows of each task as the scale says; see `summary`.
 
-    In float32 on a CPU, with bfloat16 products on a GPU. ValueError, one line, where the student is not trained yet or
+    In the scale's precision. ValueError, one line, where the student is not trained yet or
     task data cannot be had.
     """
     from transformers import PreTrainedTokenizerFast
@@ -27,6 +27,6 @@ def zero_shot(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float],
     student = trained(run, machine)
     # not AutoTokenizer, which splits as Qwen2 does beside a Qwen2, whatever the student was trained on
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model_folder(student_of(run), machine))
-    autocast = machine.autocast and machine.device.type == "cuda"
+    autocast = bool(machine.autocast)
     found = scores(student, tokenizer, suite, run.scale.task_rows, directory(), machine.artifacts, autocast)
     return summary(found, suite)
