@@ -28,6 +28,7 @@ from replication.targets import (
     TopK,
     TopP,
 )
+from tests.cases import EXAMPLES
 
 CLASSES, ROWS = 12, 5
 FLOAT32 = 5e-7
@@ -81,8 +82,7 @@ def test_top_p_keeps_as_many_as_it_needs() -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_sparse_target_is_well_formed(name: str) -> None:
     """int64 ids, float32 weights; a slot without weight has id 0, no class has two slots; `of` and `dense` agree."""
-    arguments = {"TopK": {"k": 4}, "TopP": {"p": 0.8, "cap": 6}, "SmoothedTopK": {"k": 4}, "NaiveFix": {"k": 4}}
-    target = of(TARGETS[name](**arguments.get(name, {})))
+    target = of(EXAMPLES[name])
     dense = target.dense(CLASSES)
     assert dense.shape == (ROWS, CLASSES) and dense.dtype == torch.float32
     np.testing.assert_allclose(
@@ -140,8 +140,7 @@ def test_a_draw_is_determined_by_its_generator() -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_bfloat16_logits_are_not_softmaxed_in_bfloat16(name: str) -> None:
-    arguments = {"TopK": {"k": 4}, "TopP": {"p": 0.8, "cap": 6}, "SmoothedTopK": {"k": 4}, "NaiveFix": {"k": 4}}
-    method, low = TARGETS[name](**arguments.get(name, {})), teacher_logits().bfloat16()
+    method, low = EXAMPLES[name], teacher_logits().bfloat16()
     targets = [method(logits, LABELS, Generator().manual_seed(0)).dense(CLASSES) for logits in (low, low.float())]
     assert torch.equal(*targets)
 
