@@ -10,7 +10,7 @@ from pathlib import Path
 from replication.cache.manifest import FILE
 from replication.cache.stats import stats
 from replication.caching import Need
-from replication.cost import Cost, Work, classes_of
+from replication.cost import Cost, Work
 from replication.history import Past, kept
 from replication.machine import Machine
 from replication.plan import Plan
@@ -84,8 +84,8 @@ def of_cache(folder: Path, need: Need, past: list[Past]) -> Line:
         note = f"{found['unique_classes']:.1f} classes a token, as it is"
         return Line("cache", folder.name, True, disk=found["bytes"], note=note)
     cost, measured = Cost(need.run), kept(past, need.run)
-    law = classes_of(need.target, cost.student.classes)
-    classes, known = (law.mean, law.known) if measured is None else (measured, "as measured")
+    budget = need.target.budget(cost.student.classes)
+    classes, known = (budget.mean, budget.known) if measured is None else (measured, "as measured")
     return Line(
         "cache", folder.name, False, disk=cost.stored_bytes(classes), note=f"{classes:.1f} classes a token, {known}"
     )

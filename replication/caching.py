@@ -25,7 +25,7 @@ from replication.packing import Packing, positions_in
 from replication.recipe import Different, plain
 from replication.record import seed_for
 from replication.run import Data, Run, data_for, order_of
-from replication.targets import SparseTarget, Target, TopK
+from replication.targets import SparseTarget, Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -225,6 +225,4 @@ def in_turn(starts: list[int], workers: int) -> list[int]:
 def put(writer: Writer, start: int, wanted: Target, target: SparseTarget, length: int) -> None:
     ids_BLK = target.ids_NK.view(-1, length, target.ids_NK.shape[1]).cpu().numpy()
     weights_BLK = target.weights_NK.view(ids_BLK.shape).cpu().numpy()
-    kept_BL = (weights_BLK > 0).sum(-1)
-    # a sharp teacher's k-th probability may underflow to zero; it is one of the k all the same
-    writer.put(start, ids_BLK, weights_BLK, np.full_like(kept_BL, wanted.k) if isinstance(wanted, TopK) else kept_BL)
+    writer.put(start, ids_BLK, weights_BLK, wanted.lengths(target).view(ids_BLK.shape[:2]).cpu().numpy())

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from math import log
 
-from replication.cache.choose import codec_for
+from replication.cache.choose import codec_of
 from replication.caching import BATCH
 from replication.fused import CHUNK
-from replication.recipe import Different, plain
+from replication.recipe import Different
 from replication.run import Run
 from replication.samples import RandomSamples
 from replication.shape import Shape, shape_of
-from replication.targets import AdaptiveWaterFilling, Full, OneHot, RandomSampling, Target, TopK
+from replication.targets import Full, OneHot, Target
 
-# RS-KD App. C: the number of different classes is a power of the number of draws. One draw is one class; the one point
-# that it prints is 50 draws, 12 classes. Another teacher, text or vocabulary bends it: a measured number goes first.
-LAW = log(12) / log(50)
 DENSE_BYTES = 1  # a class of a full distribution, as RS-KD Table 5 and SE-KD Table 6 count it; float16 takes two
 BLOCK_BYTES = 4  # a sequence's entry in its shard
 # Fitted to steps of two dozen shapes on a CPU (see pace.CPU). Bytes that go through memory per class and position: of a
@@ -51,40 +47,13 @@ def reading(shape: Shape | None, rows: float, length: int, at_once: int) -> Work
     return Work(flops=tokens * shape.forward(length), moved=moved, layers=rows / at_once * shape.layers)
 
 
-@dataclass(frozen=True)
-class Classes:
-    """How many classes of a position a target's store keeps, on average, and how that is known."""
-
-    mean: float
-    known: str  # "exactly", "measured", "by law", "at most"
-
-
-def classes_of(target: Target, vocabulary: int) -> Classes:
-    target = target.stored or target
-    match target:
-        case OneHot():
-            return Classes(1, "exactly")
-        case Full():
-            return Classes(vocabulary, "exactly")
-        case TopK(k=k):
-            return Classes(min(k, vocabulary), "exactly")
-        case RandomSampling(draws=draws, exponent=1):
-            return Classes(min(draws**LAW, vocabulary), "by law")
-        case AdaptiveWaterFilling():
-            return Classes(min(target.most, vocabulary), "at most")
-    # of the other methods, the sum of their whole numbers: k, cap, draws, classes
-    most = sum(number for number in plain(target).values() if isinstance(number, int))
-    return Classes(min(most, vocabulary), "at most")
-
-
 def bytes_per_token(target: Target, classes: float, vocabulary: int) -> float:
     """The packed codes of a sparse target; all of a full distribution; a label as the tokenised text holds it."""
     if isinstance(target, OneHot):
         return 2 if vocabulary <= 1 << 16 else 4
     if target.stored is None:
         return classes * DENSE_BYTES
-    stored = plain(target.stored)
-    return classes * codec_for(stored.pop("name"), stored, vocabulary).width / 8
+    return classes * codec_of(target.stored, vocabulary).width / 8
 
 
 @dataclass(frozen=True)

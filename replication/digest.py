@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 AXES = tuple(
     HERE / f"{name}.py"
     for name in (
-        *("target", "targets", "sampled", "filling", "parts", "expected", "draws", "blocks"),
+        *("target", "targets", "sampled", "arrivals", "filling", "storage", "expected", "draws", "blocks"),
         *("divergences", "positions", "samples", "schedules"),
     )
 )

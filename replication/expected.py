@@ -1,6 +1,6 @@
-"""Expected: how many classes a target keeps and how far it is off, from the teacher's probabilities alone.
+"""Expected: how far any unbiased target must be off at the least, and what it would gain from a prior.
 
-The squared errors of the draws stand with them in sampled.py. N positions, V classes.
+From the teacher's probabilities alone. What is known of one target stands with it. N positions, V classes.
 """
 
 from __future__ import annotations
@@ -10,87 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
-from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
-from replication.target import Target
-from replication.targets import Full, OneHot, TopK
+from replication.filling import WaterFilling, drawn_error, levelled
 
 PRICED = 256  # of water-filling, from a hundred-thousandth to one, at which `least_error` is asked for
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of a prior; without it first
-
-
-def expected_error(target: Target, probs_NV: Tensor) -> Tensor | None:
-    """Mean squared distance to the teacher, summed over classes, [N]; None where no closed form is known.
-
-    Of TopK, whose weights are the teacher's own, it is the squares of what is left out: a bias, the same every time.
-    """
-    match target:
-        case TopK(k=k):
-            return probs_NV.square().sum(1) - probs_NV.topk(k, dim=1).values.square().sum(1)
-        case Full(exponent=1):
-            return torch.zeros_like(probs_NV[:, 0])
-        case RandomSampling(exponent=1) | Stratified() | Systematic() | HeadAndSampledTail():
-            return target.squared_error(probs_NV)
-        case WaterFilling() | AdaptiveWaterFilling():
-            return target.squared_error(probs_NV)
-    return None
-
-
-def expected_gradient_error(target: Target, probs_NV: Tensor) -> Tensor | None:
-    """Mean squared error of the gradient in the logits at a student that equals the teacher, [N] (docs/theory.md, 4).
-
-    That of the target where its weights sum to one, as those of all closed forms but TopK's do.
-    """
-    left_out_N = expected_error(target, probs_NV)
-    if not isinstance(target, TopK) or left_out_N is None:
-        return left_out_N
-    head_NK = probs_NV.topk(target.k, dim=1).values
-    mass_N = head_NK.sum(1)
-    return (1 - mass_N).square() * head_NK.square().sum(1) + mass_N.square() * left_out_N
-
-
-def expected_classes(target: Target, probs_NV: Tensor) -> Tensor | None:
-    """How many different classes are kept, [N]; None where no closed form is known."""
-    possible_N = (probs_NV > 0).sum(1)
-    match target:
-        case OneHot():
-            return torch.ones_like(probs_NV[:, 0])
-        case Full():
-            return possible_N.to(probs_NV.dtype)
-        case TopK(k=k):
-            return torch.full_like(probs_NV[:, 0], k)
-        case WithoutReplacement(classes=wanted):
-            return possible_N.clamp_max(wanted).to(probs_NV.dtype)
-        case WaterFilling() | AdaptiveWaterFilling():
-            _, tail_N1, level_N1 = filled_head(target, probs_NV)
-            tail_N1 = tail_N1 * (tail_N1 * level_N1 * target.parts).clamp_max(1)
-            return expected_heads(target, probs_NV) + tail_N1[:, 0]
-        case Systematic(draws=draws):
-            return (probs_NV * draws).clamp_max(1).sum(1)
-        case Stratified(draws=draws):
-            return touched(probs_NV, draws).sum(1)
-        case RandomSampling(draws=draws, exponent=1):
-            return drawn_at_all(probs_NV, draws).sum(1)
-        case HeadAndSampledTail(k=k, draws=draws):
-            tail_NV = probs_NV.scatter(1, probs_NV.topk(k, dim=1).indices, 0.0)
-            of_tail_NV = tail_NV / tail_NV.sum(1, keepdim=True).clamp_min(torch.finfo(tail_NV.dtype).tiny)
-            return possible_N.clamp_max(k) + drawn_at_all(of_tail_NV, draws).sum(1)
-    return None
-
-
-def filled_head(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The probabilities of the head, zero elsewhere, [N, K]; how many are drawn besides, and their level, [N, 1]."""
-    most = target.classes if isinstance(target, WaterFilling) else target.most
-    largest_NK = probs_NV.topk(min(most, probs_NV.shape[1]), dim=1).values
-    head_N1, tail_N1, level_N1 = levelled(largest_NK, target.wanted(largest_NK))
-    in_head_NK = torch.arange(largest_NK.shape[1], device=probs_NV.device) < head_N1
-    return largest_NK * in_head_NK, tail_N1, level_N1
-
-
-def expected_heads(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor) -> Tensor:
-    """How many of the kept classes have a weight of their own, [N]: those that are not rounded to nothing."""
-    head_NK, _, _ = filled_head(target, probs_NV)
-    return (head_NK * target.parts).clamp_max(1).sum(1)
 
 
 def prices(probs_NV: Tensor) -> Tensor:
@@ -136,21 +59,6 @@ def corrected_error(target: WaterFilling, probs_NV: Tensor, prior_V: Tensor) -> 
         _, _, level_N1 = levelled(largest_NK, target.wanted(largest_NK))
         errors.append(size_N1[:, 0].square() * drawn_error(rest_NV, level_N1))
     return torch.stack(errors, 1)
-
-
-def drawn_at_all(probs_NV: Tensor, draws: int) -> Tensor:
-    """The chance that a class is drawn at least once, 1 - (1 - p) ** draws."""
-    return -(draws * (-probs_NV).log1p()).expm1()
-
-
-def touched(probs_NV: Tensor, draws: int) -> Tensor:
-    """The chance that a class is hit by one of `draws` stratified points: surely, where it covers a whole stratum."""
-    end_NV = probs_NV.cumsum(1) * draws
-    begin_NV = end_NV - probs_NV * draws
-    first_NV, last_NV = begin_NV.ceil(), end_NV.floor()
-    in_two_NV = 1 - (1 - (first_NV - begin_NV)) * (1 - (end_NV - last_NV))
-    chance_NV = torch.where(first_NV > last_NV, end_NV - begin_NV, in_two_NV)
-    return torch.where(last_NV - first_NV >= 1, torch.ones_like(chance_NV), chance_NV)
 
 
 def set_entropy(chances_V: Tensor) -> Tensor:

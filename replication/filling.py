@@ -13,8 +13,9 @@ from torch.nn.functional import pad
 
 from replication.blocks import Blocks
 from replication.draws import Randomness, softmax_by_rows, uniform
-from replication.parts import most_at_level, parts_for_classes, parts_for_level
-from replication.target import SparseTarget, Target, at_least_one
+from replication.storage import Storage
+from replication.storage import filling as filling_rows
+from replication.target import Classes, SparseTarget, Target, at_least_one
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,15 @@ class WaterFilling(Target):
 
     @property
     def parts(self) -> int:
-        return parts_for_classes(self.classes)
+        """Four to the highest level that so many classes may have: the rounding adds under 2 % to the mean error.
+
+        At a sharp position, whose error is tiny, it may be most of it (docs/theory.md, 17).
+        """
+        return 4 * self.classes
+
+    @property
+    def most(self) -> int:
+        return self.classes
 
     def wanted(self, largest_NK: Tensor) -> Tensor:
         """How many are kept at each position, [N]."""
@@ -46,9 +55,18 @@ class WaterFilling(Target):
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return filled(self, teacher_logits_NV, self.classes, generator)
 
+    def storage(self, vocabulary: int) -> Storage | None:
+        return filling_rows(self.parts, self.most)
+
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(min(self.most, vocabulary), "at most")
+
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        return filling_classes(self, probs_NV)
+
     def squared_error(self, probs_NV: Tensor) -> Tensor:
-        """As RandomSampling's: a class of the tail weighs the level with chance probability / level, else nothing."""
-        return filling_error(self, probs_NV, self.classes)
+        """A class of the tail weighs the level with chance probability / level, else nothing."""
+        return filling_error(self, probs_NV)
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,13 @@ class AdaptiveWaterFilling(Target):
 
     @property
     def parts(self) -> int:
-        return parts_for_level(self.level)
+        """Two to the level: finer ones cost more bits than the draws that they save."""
+        return round(2 / self.level)
+
+    @property
+    def most(self) -> int:
+        """The classes that a position keeps at most: the sum of min(1, probability / level) is not above 1 / level."""
+        return max(1, round(1 / self.level))
 
     def wanted(self, largest_NK: Tensor) -> Tensor:
         """How many are kept at each position, [N]: the sum over all classes of min(1, probability / level), rounded.
@@ -85,15 +109,20 @@ class AdaptiveWaterFilling(Target):
         """As WaterFilling's: `wanted` counts what reaches the level."""
         return largest_NK[:, -1] < self.level
 
-    @property
-    def most(self) -> int:
-        return most_at_level(self.level)
-
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return filled(self, teacher_logits_NV, self.most, generator)
 
+    def storage(self, vocabulary: int) -> Storage | None:
+        return filling_rows(self.parts, self.most)
+
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(min(self.most, vocabulary), "at most")
+
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        return filling_classes(self, probs_NV)
+
     def squared_error(self, probs_NV: Tensor) -> Tensor:
-        return filling_error(self, probs_NV, self.most)
+        return filling_error(self, probs_NV)
 
 
 def filled(
@@ -184,8 +213,26 @@ def rounding_error(largest_NK: Tensor, head_N1: Tensor, tail_N1: Tensor, level_N
     return error_N1[:, 0] / parts**2
 
 
-def filling_error(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor, most: int) -> Tensor:
-    largest_NK = probs_NV.topk(min(most, probs_NV.shape[1]), dim=1).values
+def filling_error(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor) -> Tensor:
+    largest_NK = probs_NV.topk(min(target.most, probs_NV.shape[1]), dim=1).values
     head_N1, tail_N1, level_N1 = levelled(largest_NK, target.wanted(largest_NK))
     drawn_N = drawn_error(probs_NV, level_N1)
     return drawn_N + rounding_error(largest_NK, head_N1, tail_N1, level_N1, target.parts)
+
+
+def filling_classes(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor) -> Tensor:
+    """How many different classes are kept, [N]: those that are not rounded to nothing."""
+    head_NK, tail_N1, level_N1 = filled_head(target, probs_NV)
+    tail_N1 = tail_N1 * (tail_N1 * level_N1 * target.parts).clamp_max(1)
+    return (head_NK * target.parts).clamp_max(1).sum(1) + tail_N1[:, 0]
+
+
+def filled_head(target: WaterFilling | AdaptiveWaterFilling, probs_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The probabilities of the head, zero elsewhere, [N, K]; how many are drawn besides, and their level, [N, 1]."""
+    largest_NK = probs_NV.topk(min(target.most, probs_NV.shape[1]), dim=1).values
+    head_N1, tail_N1, level_N1 = levelled(largest_NK, target.wanted(largest_NK))
+    in_head_NK = torch.arange(largest_NK.shape[1], device=probs_NV.device) < head_N1
+    return largest_NK * in_head_NK, tail_N1, level_N1
+
+
+FILLINGS = (WaterFilling, AdaptiveWaterFilling)

@@ -1,6 +1,6 @@
 """Frontier: how far a target is off on a teacher's own positions, what it costs, and the least budget for an error.
 
-Errors and classes in closed form (expected.py), bytes from the codecs. N positions, V classes.
+Errors and classes in closed form (the targets' own), bytes from the codecs. N positions, V classes.
 """
 
 from __future__ import annotations
@@ -14,30 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from replication.cache.choose import codec_for
-from replication.cache.codec import LARGEST_NUMERATOR, NUMERATOR_BITS, SetCodec
+from replication.cache.choose import codec_of
+from replication.cache.codec import SetCodec
 from replication.cache.unigram import Unigram
 from replication.cache.writer import law_for
 from replication.caching import BATCH, teacher_for
 from replication.cost import bytes_per_token
 from replication.draws import held
-from replication.expected import expected_gradient_error
 from replication.machine import Machine
-from replication.recipe import plain
 from replication.run import Data, Run, order_of
-from replication.target import AnyTarget, DenseTarget, Target
-from replication.targets import (
-    AdaptiveWaterFilling,
-    HeadAndSampledTail,
-    OneHot,
-    RandomSampling,
-    Systematic,
-    TopK,
-    WaterFilling,
-    WithoutReplacement,
-)
+from replication.storage import LARGEST_NUMERATOR, NUMERATOR_BITS
+from replication.target import AnyTarget, SparseTarget, Target
+from replication.targets import AdaptiveWaterFilling, RandomSampling, Systematic, WaterFilling
 
-Form = Callable[[Target, Tensor], Tensor | None]  # of a target and probs_NV, [N]
+Form = Callable[[Tensor], Tensor | None]  # a target's, of probs_NV, [N]
 REFERENCE = RandomSampling(50)  # RS-KD's
 DRAWS = range(1, LARGEST_NUMERATOR + 1)  # that the counts codec takes
 # two digits, as a recipe would state them, from 0.3 to 0.001
@@ -51,17 +41,17 @@ FAMILIES: dict[str, Sequence[Target]] = {
 }
 
 
-def mean(form: Form, target: Target, probs_NV: Tensor) -> float | None:
-    """A closed form over all positions, a few at a time in float64; None where it is not known."""
+def mean(form: Form, probs_NV: Tensor) -> float | None:
+    """A target's closed form over all positions, a few at a time in float64; None where it is not known."""
     rows = max(1, held(probs_NV.device) // (2 * probs_NV.shape[1]))
-    parts = [form(target, part_NV.double()) for part_NV in probs_NV.split(rows)]
+    parts = [form(part_NV.double()) for part_NV in probs_NV.split(rows)]
     known = [part_N for part_N in parts if part_N is not None]
     return float(torch.cat(known).mean()) if known else None
 
 
 def error_of(target: Target, probs_NV: Tensor) -> float:
     """Of a target whose closed form is known: that of the gradient in a position's logits, squared."""
-    error = mean(expected_gradient_error, target, probs_NV)
+    error = mean(target.gradient_error, probs_NV)
     assert error is not None, target
     return error
 
@@ -87,18 +77,16 @@ def size_of(target: Target, kept: AnyTarget, length: int, frequencies_V: NDArray
     cost.bytes_per_token.
     """
     vocabulary = len(frequencies_V)
-    if isinstance(kept, DenseTarget) or isinstance(target, OneHot):
+    if target.stored is None:
         size = bytes_per_token(target, vocabulary, vocabulary)
         return Size(size, size)
-    lengths_N = (kept.weights_NK > 0).sum(1)
-    if isinstance(target, HeadAndSampledTail | WithoutReplacement):
+    assert isinstance(kept, SparseTarget)
+    lengths_N = target.lengths(kept)
+    if target.storage(vocabulary) is None:
         bits = (vocabulary - 1).bit_length() + NUMERATOR_BITS
         size = float(lengths_N.double().mean()) * bits / 8
         return Size(size, size)
-    fields = plain(target)
-    codec = codec_for(fields.pop("name"), fields, vocabulary)
-    if isinstance(target, TopK):
-        lengths_N = torch.full_like(lengths_N, target.k)  # its k-th probability may underflow to zero
+    codec = codec_of(target, vocabulary)
     shape = (-1, length, kept.ids_NK.shape[1])
     ids_BLK, weights_BLK = (part.view(shape).cpu().numpy() for part in (kept.ids_NK, kept.weights_NK))
     codes = codec.codes(ids_BLK, weights_BLK, lengths_N.view(-1, length).cpu().numpy())

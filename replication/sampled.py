@@ -7,14 +7,20 @@ the error of the target: at equal cost the draw with the least mean squared erro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from replication.arrivals import first_arrivals
 from replication.blocks import Blocks
-from replication.draws import Randomness, ascending, at, counted, draw, exponential, softmax_by_rows, uniform
-from replication.target import SparseTarget, Target, at_least_one, classes
+from replication.draws import Randomness, ascending, at, counted, draw, softmax_by_rows, uniform
+from replication.storage import LARGEST_NUMERATOR, Storage, counts, ratios
+from replication.target import Classes, SparseTarget, Target, at_least_one, classes
+
+# RS-KD App. C: the number of different classes is a power of the number of draws. One draw is one class; the one point
+# that it prints is 50 draws, 12 classes. Another teacher, text or vocabulary bends it: a measured number goes first.
+LAW = log(12) / log(50)
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,21 @@ class RandomSampling(Target):
         sum_N1 = weights_NK.sum(1, keepdim=True, dtype=torch.float64)
         return SparseTarget(ids_NK, (weights_NK / sum_N1).float())
 
-    def squared_error(self, probs_NV: Tensor) -> Tensor:
-        """Expected sum over classes of (weight - probability)^2, [N]. ValueError at other exponents: no closed form."""
-        if self.exponent != 1:
-            raise ValueError(
-                f"RandomSampling at exponent {self.exponent} has no closed form of its error; simulate it."
-            )
-        return (1 - probs_NV.square().sum(1)) / self.draws
+    def storage(self, vocabulary: int) -> Storage | None:
+        if self.exponent == 1 and self.draws <= LARGEST_NUMERATOR:
+            return counts(self.draws)
+        return ratios(min(self.draws, vocabulary), normalised=True)
+
+    def budget(self, vocabulary: int) -> Classes:
+        if self.exponent == 1:
+            return Classes(min(self.draws**LAW, vocabulary), "by law")
+        return Classes(min(self.draws, vocabulary), "at most")
+
+    def kept(self, probs_NV: Tensor) -> Tensor | None:
+        return drawn_at_all(probs_NV, self.draws).sum(1) if self.exponent == 1 else None
+
+    def squared_error(self, probs_NV: Tensor) -> Tensor | None:
+        return (1 - probs_NV.square().sum(1)) / self.draws if self.exponent == 1 else None
 
 
 @dataclass(frozen=True)
@@ -74,8 +88,17 @@ class Stratified(Target):
         ids_NK, counts_NK = counted(at(teacher_logits_NV, spaced(within_ND, self.draws)))
         return SparseTarget(ids_NK, counts_NK / self.draws)
 
+    def storage(self, vocabulary: int) -> Storage | None:
+        return counts(self.draws)
+
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(min(self.draws, vocabulary), "at most")
+
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        return touched(probs_NV, self.draws).sum(1)
+
     def squared_error(self, probs_NV: Tensor) -> Tensor:
-        """As RandomSampling's: of the strata that a class covers in part, at most two, each has p (1 - p) of a draw."""
+        """Of the strata that a class covers in part, at most two, each has p (1 - p) of a draw."""
         end_NV = probs_NV.cumsum(1) * self.draws
         begin_NV = end_NV - probs_NV * self.draws
         first_NV, last_NV = begin_NV.ceil(), end_NV.floor()
@@ -101,8 +124,17 @@ class Systematic(Target):
         ids_NK, counts_NK = counted(at(teacher_logits_NV, spaced(offset_N1, self.draws)))
         return SparseTarget(ids_NK, counts_NK / self.draws)
 
+    def storage(self, vocabulary: int) -> Storage | None:
+        return counts(self.draws)
+
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(min(self.draws, vocabulary), "at most")
+
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        return (probs_NV * self.draws).clamp_max(1).sum(1)
+
     def squared_error(self, probs_NV: Tensor) -> Tensor:
-        """As RandomSampling's: the count is rounded up with a chance of its fraction."""
+        """The count is rounded up with a chance of its fraction."""
         fraction_NV = (probs_NV * self.draws).frac()
         return (fraction_NV * (1 - fraction_NV)).sum(1) / self.draws**2
 
@@ -135,10 +167,22 @@ class HeadAndSampledTail(Target):
         rest_N1 = (1 - exact_NK.sum(1, keepdim=True, dtype=torch.float64)).clamp_min(0).float()
         return SparseTarget(torch.cat([head_NK, ids_ND], 1), torch.cat([exact_NK, rest_N1 * counts_ND / self.draws], 1))
 
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(min(self.k + self.draws, vocabulary), "at most")
+
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        tail_NV = self.tail(probs_NV)
+        of_tail_NV = tail_NV / tail_NV.sum(1, keepdim=True).clamp_min(torch.finfo(tail_NV.dtype).tiny)
+        return (probs_NV > 0).sum(1).clamp_max(self.k) + drawn_at_all(of_tail_NV, self.draws).sum(1)
+
     def squared_error(self, probs_NV: Tensor) -> Tensor:
         """As RandomSampling's, of the tail alone."""
-        tail_NV = probs_NV.scatter(1, probs_NV.topk(self.k, dim=1).indices, 0.0)
+        tail_NV = self.tail(probs_NV)
         return (tail_NV.sum(1).square() - tail_NV.square().sum(1)) / self.draws
+
+    def tail(self, probs_NV: Tensor) -> Tensor:
+        """The probabilities without the head, zero there, [N, V]."""
+        return probs_NV.scatter(1, probs_NV.topk(self.k, dim=1).indices, 0.0)
 
 
 @dataclass(frozen=True)
@@ -162,71 +206,31 @@ class WithoutReplacement(Target):
         weights_NK = (probs_NK / chance_NK).nan_to_num(0.0)[:, :kept].float()
         return SparseTarget(ids_NK[:, :kept] * (weights_NK > 0), weights_NK)
 
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(min(self.classes, vocabulary), "at most")
 
-def first_arrivals(logits_NV: Tensor, classes: int, generator: Randomness) -> tuple[Tensor, Tensor, Tensor]:
-    """The first so many different classes where each arrives at random times with its probability as rate.
-
-    Their ids, probabilities and times of arrival, [N, K] each, in that order; float64: a float32 time has no small
-    values, which is where rare classes win. Where there are fewer classes the last times are infinite. The largest
-    classes, which would arrive over and over, are given a time each; the others arrive in rounds, each without the
-    classes seen before, whose rates do not concern the others.
-    """
-    heads, draws = min(max(1, 2 * classes // 5), logits_NV.shape[1]), 9 * classes // 8
-    wait_NH = exponential(generator, len(logits_NV), heads, logits_NV.device)
-    rounds: list[tuple[Tensor, Tensor]] = []
-    parts = []
-
-    def a_round(number: int, rows: slice) -> tuple[Tensor, Tensor]:
-        """Points and waits of these rows; drawn for all rows, so that none depends on which others need another."""
-        if number == len(rounds):
-            shape = generator, len(logits_NV), draws, logits_NV.device
-            rounds.append((uniform(*shape), exponential(*shape)))
-        return rounds[number][0][rows], rounds[number][1][rows]
-
-    for rows, probs_RV in softmax_by_rows(logits_NV, 1.0, draws):
-        blocks = Blocks.of(probs_RV, draws)
-        total_R1 = blocks.total_R1  # a float32 softmax's own
-        ids_RH = blocks.largest(heads)
-        probs_RH = probs_RV.gather(1, ids_RH)
-        times_RH = (wait_NH[rows] / probs_RH).masked_fill(probs_RH == 0, torch.inf)
-        rest = blocks.without(ids_RH)
-        ids_RD, times_RD, now_R1 = arrivals(rest, *a_round(0, rows))
-        ids_RK, times_RK = earliest(torch.cat([ids_RH, ids_RD], 1), torch.cat([times_RH, times_RD], 1), classes)
-        # until then others may arrive
-        open_O, number = (times_RK[:, -1:] > now_R1).nonzero()[:, 0], 1
-        while len(open_O):
-            old_OK, times_OK = ids_RK[open_O], times_RK[open_O]
-            # an empty slot stands for the first one again
-            left = rest.rows(open_O).without(torch.where(times_OK.isfinite(), old_OK, old_OK[:, :1]))
-            points_RD, waits_RD = a_round(number, rows)
-            ids_OD, times_OD, after_O1 = arrivals(left, points_RD[open_O], waits_RD[open_O])
-            times_OX = torch.cat([times_OK, now_R1[open_O] + times_OD], 1)
-            ids_RK[open_O], times_RK[open_O] = earliest(torch.cat([old_OK, ids_OD], 1), times_OX, classes)
-            now_R1[open_O] += after_O1
-            open_O, number = open_O[times_RK[open_O, -1] > now_R1[open_O, 0]], number + 1
-        probs_RV.scatter_(1, ids_RH, probs_RH)
-        probs_RK = probs_RV.gather(1, ids_RK).masked_fill(times_RK.isinf(), 0.0)
-        parts.append((ids_RK, probs_RK / total_R1, times_RK * total_R1))
-    ids_NK, probs_NK, times_NK = (torch.cat(part) for part in zip(*parts, strict=True))
-    return ids_NK, probs_NK, times_NK
-
-
-def arrivals(blocks: Blocks, points_RD: Tensor, waits_RD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Classes and when they arrive, [R, D] each, never where that is a repetition; and the time of the last, [R, 1].
-
-    Where nothing has a probability, nothing ever arrives, and all times are infinite.
-    """
-    times_RD = (waits_RD.cumsum(1) / blocks.total_R1).masked_fill(blocks.total_R1 == 0, torch.inf)
-    ids_RD, order_RD = blocks.at(points_RD).sort(dim=1, stable=True)
-    again_RD = pad(ids_RD[:, 1:] == ids_RD[:, :-1], (1, 0))
-    return ids_RD, times_RD.gather(1, order_RD).masked_fill(again_RD, torch.inf), times_RD[:, -1:]
-
-
-def earliest(ids_RX: Tensor, times_RX: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    times_RK, first_RK = times_RX.topk(classes, dim=1, largest=False)
-    return ids_RX.gather(1, first_RK), times_RK
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        return (probs_NV > 0).sum(1).clamp_max(self.classes).to(probs_NV.dtype)
 
 
 def spaced(offset_ND: Tensor, points: int) -> Tensor:
     """(i + offset) / points for i < points: one point a stratum, ascending; offsets [N, points], or [N, 1] for all."""
     return (torch.arange(points, device=offset_ND.device) + offset_ND) / points
+
+
+def drawn_at_all(probs_NV: Tensor, draws: int) -> Tensor:
+    """The chance that a class is drawn at least once, 1 - (1 - p) ** draws."""
+    return -(draws * (-probs_NV).log1p()).expm1()
+
+
+def touched(probs_NV: Tensor, draws: int) -> Tensor:
+    """The chance that a class is hit by one of `draws` stratified points: surely, where it covers a whole stratum."""
+    end_NV = probs_NV.cumsum(1) * draws
+    begin_NV = end_NV - probs_NV * draws
+    first_NV, last_NV = begin_NV.ceil(), end_NV.floor()
+    in_two_NV = 1 - (1 - (first_NV - begin_NV)) * (1 - (end_NV - last_NV))
+    chance_NV = torch.where(first_NV > last_NV, end_NV - begin_NV, in_two_NV)
+    return torch.where(last_NV - first_NV >= 1, torch.ones_like(chance_NV), chance_NV)
+
+
+DRAWS = (RandomSampling, Stratified, Systematic, HeadAndSampledTail, WithoutReplacement)

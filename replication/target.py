@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from replication.draws import Randomness, refuse_broken, softmax_by_rows
+from replication.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,67 @@ class DenseTarget:
 AnyTarget = SparseTarget | DenseTarget
 
 
+@dataclass(frozen=True)
+class Classes:
+    """How many classes of a position are kept, on average, and how that is known."""
+
+    mean: float
+    known: str  # "exactly", "by law", "at most"
+
+
 class Target(ABC):
-    """A point on the class axis. Subclasses are frozen dataclasses; their fields are the method's hyper-parameters."""
+    """A point on the class axis. Subclasses are frozen dataclasses; their fields are the method's hyper-parameters.
+
+    Only `__call__` must be written. What else is known of a method stands beside it: how a cache holds it, how many
+    classes it keeps, how far it is off. Nothing outside the class has to be told of a new one.
+    """
 
     @abstractmethod
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> AnyTarget: ...
+
+    # how a cache holds it
 
     @property
     def stored(self) -> Target | None:
         """What a cache holds for this target; None where there is nothing sparse to store."""
         return self
 
+    def storage(self, vocabulary: int) -> Storage | None:
+        """The codec that gives its rows back; None where no codec stores its weights, so that it runs online.
+
+        Raises ValueError, which says why and what to do, where a cache makes no sense at all.
+        """
+        return None
+
+    def lengths(self, kept: SparseTarget) -> Tensor:
+        """How many of a position's slots a cache stores, [N] int64."""
+        return (kept.weights_NK > 0).sum(1)
+
     def complete(self, kept: SparseTarget, labels_N: Tensor) -> SparseTarget:
         """This target, from what the cache holds of it."""
         return kept
+
+    # how many classes it keeps, and how far it is off
+
+    def budget(self, vocabulary: int) -> Classes:
+        """The classes that its store keeps of a position, before any probability is known."""
+        return Classes(vocabulary, "at most")
+
+    def kept(self, probs_NV: Tensor) -> Tensor | None:
+        """How many different classes are kept, [N], the mean over draws; None where no closed form is known."""
+        return None
+
+    def squared_error(self, probs_NV: Tensor) -> Tensor | None:
+        """The mean over draws of the sum over classes of (weight - probability)^2, [N]; None without a closed form."""
+        return None
+
+    def gradient_error(self, probs_NV: Tensor) -> Tensor | None:
+        """Mean squared error of the gradient in the logits at a student that equals the teacher, [N].
+
+        That of the target where its weights sum to one (docs/theory.md, 4): a method of other sums, whose squared error
+        has a closed form, gives this one as well.
+        """
+        return self.squared_error(probs_NV)
 
 
 def one_hot(labels_N: Tensor) -> SparseTarget:

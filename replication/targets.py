@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from replication.draws import Randomness
-from replication.filling import AdaptiveWaterFilling, WaterFilling
-from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
+from replication.filling import FILLINGS, AdaptiveWaterFilling, WaterFilling
+from replication.sampled import DRAWS, HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
+from replication.storage import Storage, ratios
 from replication.target import (
     AnyTarget,
+    Classes,
     DenseTarget,
     SparseTarget,
     Target,
@@ -33,6 +35,8 @@ __all__ = [
     "WaterFilling", "WithoutReplacement", "at_least_one", "classes", "largest", "log_probs", "one_hot", "positive",
 ]  # fmt: skip
 
+COMPLETED = "{} is completed from a TopK cache while training; cache TopK with the same k."
+
 
 @dataclass(frozen=True)
 class OneHot(Target):
@@ -42,6 +46,15 @@ class OneHot(Target):
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return one_hot(labels_N)
+
+    def storage(self, vocabulary: int) -> Storage | None:
+        raise ValueError("OneHot has nothing to cache: its labels are the text's; run it online (delivery = 'online').")
+
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(1, "exactly")
+
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        return torch.ones_like(probs_NV[:, 0])
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,21 @@ class Full(Target):
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> DenseTarget:
         return DenseTarget(log_probs(teacher_logits_NV, self.exponent).exp())
 
+    def storage(self, vocabulary: int) -> Storage | None:
+        raise ValueError(
+            "Full keeps every class, which no sparse cache holds: run it online (delivery = 'online'), or cache a "
+            "draw, RandomSampling or AdaptiveWaterFilling."
+        )
+
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(vocabulary, "exactly")
+
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        return (probs_NV > 0).sum(1).to(probs_NV.dtype)
+
+    def squared_error(self, probs_NV: Tensor) -> Tensor | None:
+        return torch.zeros_like(probs_NV[:, 0]) if self.exponent == 1 else None
+
 
 @dataclass(frozen=True)
 class TopK(Target):
@@ -75,6 +103,30 @@ class TopK(Target):
 
     def keep(self, teacher_logits_NV: Tensor) -> SparseTarget:
         return SparseTarget(*largest(teacher_logits_NV, classes("TopK.k", self.k, teacher_logits_NV)))
+
+    def storage(self, vocabulary: int) -> Storage | None:
+        return ratios(self.k, length=self.k)
+
+    def lengths(self, kept: SparseTarget) -> Tensor:
+        """All k: a sharp teacher's k-th probability may underflow to zero, and is one of the k all the same."""
+        return torch.full_like(kept.ids_NK[:, 0], self.k)
+
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(min(self.k, vocabulary), "exactly")
+
+    def kept(self, probs_NV: Tensor) -> Tensor:
+        """All k, whatever they weigh."""
+        return torch.full_like(probs_NV[:, 0], self.k)
+
+    def squared_error(self, probs_NV: Tensor) -> Tensor:
+        """The squares of what is left out, the weights being the teacher's own: a bias, the same every time."""
+        return probs_NV.square().sum(1) - probs_NV.topk(self.k, dim=1).values.square().sum(1)
+
+    def gradient_error(self, probs_NV: Tensor) -> Tensor:
+        """Of weights that sum to the kept mass only (docs/theory.md, 4)."""
+        head_NK = probs_NV.topk(self.k, dim=1).values
+        mass_N = head_NK.sum(1)
+        return (1 - mass_N).square() * head_NK.square().sum(1) + mass_N.square() * self.squared_error(probs_NV)
 
 
 @dataclass(frozen=True)
@@ -101,6 +153,12 @@ class TopP(Target):
         wanted_NK = weights_NK.double().cumsum(1) - weights_NK.double() < self.p
         return SparseTarget(ids_NK * wanted_NK, weights_NK * wanted_NK)
 
+    def storage(self, vocabulary: int) -> Storage | None:
+        return ratios(self.cap)
+
+    def budget(self, vocabulary: int) -> Classes:
+        return Classes(min(self.cap, vocabulary), "at most")
+
 
 @dataclass(frozen=True)
 class SmoothedTopK(Target):
@@ -117,6 +175,12 @@ class SmoothedTopK(Target):
 
     def complete(self, kept: SparseTarget, labels_N: Tensor) -> SparseTarget:
         return replace(kept, spread_N=residual(kept))
+
+    def storage(self, vocabulary: int) -> Storage | None:
+        raise ValueError(COMPLETED.format("SmoothedTopK"))
+
+    def budget(self, vocabulary: int) -> Classes:
+        return self.stored.budget(vocabulary)
 
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return self.complete(self.stored.keep(teacher_logits_NV), labels_N)
@@ -145,6 +209,12 @@ class NaiveFix(Target):
             weights_NK=torch.cat([kept.weights_NK + rest_N1 * among_NK, rest_N1 * outside_N1], 1),
         )
 
+    def storage(self, vocabulary: int) -> Storage | None:
+        raise ValueError(COMPLETED.format("NaiveFix"))
+
+    def budget(self, vocabulary: int) -> Classes:
+        return self.stored.budget(vocabulary)
+
     def __call__(self, teacher_logits_NV: Tensor, labels_N: Tensor, generator: Randomness) -> SparseTarget:
         return self.complete(self.stored.keep(teacher_logits_NV), labels_N)
 
@@ -154,7 +224,6 @@ def residual(kept: SparseTarget) -> Tensor:
     return (1 - kept.weights_NK.sum(1)).clamp_min(0)
 
 
-SAMPLED = (
-    RandomSampling, Stratified, Systematic, HeadAndSampledTail, WaterFilling, AdaptiveWaterFilling, WithoutReplacement,
-)  # fmt: skip
-TARGETS = {cls.__name__: cls for cls in (OneHot, Full, TopK, TopP, SmoothedTopK, NaiveFix, *SAMPLED)}
+SAMPLED: tuple[type[Target], ...] = (*DRAWS, *FILLINGS)
+WHOLE: tuple[type[Target], ...] = (OneHot, Full, TopK, TopP, SmoothedTopK, NaiveFix)
+TARGETS = {cls.__name__: cls for cls in (*WHOLE, *SAMPLED)}

@@ -560,3 +560,24 @@ def toy_sampling(rounds: Sequence[Sequence[int]], classes: int) -> tuple[Vector,
         unique += np.count_nonzero(current)
         total += current / len(drawn)
     return total / sum(total), unique / len(rounds)
+
+
+# What ours are compared with, by the name of the class; the further arguments are its fields. A divergence: the loss of
+# one position. A target that draws nothing: its weights.
+
+DIVERGENCES: dict[str, Callable[..., complex]] = {
+    "ForwardKL": kl,
+    "ReverseKL": reverse_kl,
+    "ForwardReverseKL": forward_reverse_kl,
+    "L1": l1,
+    "MSE": mse,
+    "GhostToken": ghost,
+}
+TARGETS: dict[str, Callable[..., Vector]] = {
+    "OneHot": lambda teacher, label: one_hot(label, len(teacher)),
+    "Full": lambda teacher, label, exponent: powered(teacher, exponent),
+    "TopK": lambda teacher, label, k: top_k(teacher, k),
+    "TopP": lambda teacher, label, p, cap, exponent: top_p(powered(teacher, exponent), p, cap),
+    "SmoothedTopK": lambda teacher, label, k: smoothed_top_k(teacher, k),
+    "NaiveFix": lambda teacher, label, k: naive_fix(teacher, k, label),
+}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
 
 from replication.cache import ratio
 from replication.cache.bits import Bits
-from replication.cache.choose import codec_for, codec_named
+from replication.cache.choose import codec_for, codec_named, codec_of
 from replication.cache.codec import Codec, Rows
 from replication.cache.counts import CountsCodec
 from replication.cache.planes import Planes
 from replication.cache.ratio import RatioCodec
+from replication.targets import Target
+from tests.cases import EXAMPLES
 
 POSITIONS = 600
 HALF_STEP = 0.006127  # (1 - 1/16 + ln(2 ** 14) / 16) / 126 / 2: half the distance of two linear ratios among 128
@@ -307,13 +311,34 @@ def test_codec_for_each_target() -> None:
     assert codec_for("RandomSampling", {"draws": 5000, "exponent": 1.0}, 4096).parameters["cap"] == 4096
 
 
+@pytest.mark.parametrize("target", EXAMPLES.values(), ids=EXAMPLES)
+def test_a_target_has_a_codec_or_says_why_not(target: Target) -> None:
+    name = type(target).__name__
+    try:
+        codec = codec_of(target, 4096)
+    except ValueError as error:
+        assert name in str(error) and "\n" not in str(error)
+        assert "run it online" in str(error) or "cache TopK with the same k" in str(error)
+    else:
+        assert codec == codec_for(name, asdict(target), 4096) == codec_named(codec.name, 4096, codec.parameters)
+
+
 @pytest.mark.parametrize(
-    ("target", "match"),
-    [("NaiveFix", "cache TopK"), ("SmoothedTopK", "cache TopK"), ("Full", "online"), ("Ghost", "Kn")],
+    ("target", "fields", "match"),
+    [
+        ("NaiveFix", {"k": 12}, "NaiveFix is completed from a TopK cache"),
+        ("SmoothedTopK", {"k": 12}, "cache TopK"),
+        ("Full", {}, "Full keeps every class"),
+        ("OneHot", {}, "labels are the text's"),
+        ("Stratified", {"draws": 128}, "Counts of 128 draws cannot be cached: a cache holds up to 127"),
+        ("Ghost", {"k": 12}, "Unknown target 'Ghost'. Known: OneHot, Full, TopK"),
+        ("TopK", {"classes": 12}, "TopK does not have the fields"),
+    ],
 )
-def test_targets_without_sparse_rows_are_refused(target: str, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        codec_for(target, {"k": 12}, 1000)
+def test_what_cannot_be_cached_says_why(target: str, fields: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match) as caught:
+        codec_for(target, fields, 1000)
+    assert "\n" not in str(caught.value)
 
 
 def test_decoding_keeps_up_with_training() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import torch
 from torch import Generator
 
 from replication.cache import fields
-from replication.cache.choose import codec_for, codec_named
+from replication.cache.choose import codec_for, codec_named, codec_of
 from replication.cache.codec import SetCodec
 from replication.cache.counts import CountsCodec
 from replication.cache.filling import FillingCodec
@@ -26,10 +25,17 @@ from replication.targets import (
     Target,
     WaterFilling,
 )
+from tests.cases import and_others
 
 SEQUENCES, LENGTH = 3, 40
-SETS = [RandomSampling(50), Stratified(20), Systematic(127), WaterFilling(1), WaterFilling(20), WaterFilling(300),
-        AdaptiveWaterFilling(0.3), AdaptiveWaterFilling(0.02)]  # fmt: skip
+SETS = [
+    method
+    for method in and_others(
+        [RandomSampling(50), Stratified(20), Systematic(127), WaterFilling(1), WaterFilling(20), WaterFilling(300),
+         AdaptiveWaterFilling(0.3), AdaptiveWaterFilling(0.02)]
+    )
+    if method.storage(500) is not None and isinstance(codec_of(method, 500), SetCodec)
+]  # fmt: skip
 
 
 def frequencies(vocabulary: int) -> np.ndarray:
@@ -53,7 +59,7 @@ def drawn(method: Target, vocabulary: int, seed: int = 0) -> SparseTarget:
 def parts(method: Target, vocabulary: int) -> tuple[SetCodec, tuple[np.ndarray, np.ndarray, np.ndarray], SparseTarget]:
     """The codec of a target, and B sequences of it."""
     target = drawn(method, vocabulary)
-    codec = codec_for(type(method).__name__, asdict(method), vocabulary)
+    codec = codec_of(method, vocabulary)
     assert isinstance(codec, SetCodec)
     ids_BLK = target.ids_NK.view(SEQUENCES, LENGTH, -1).numpy()
     weights_BLK = target.weights_NK.view(ids_BLK.shape).numpy()

@@ -17,7 +17,7 @@ from paper_tables import spec
 from replication.cache.manifest import Header
 from replication.cache.manifest import Target as TargetEntry
 from replication.cache.writer import Writer
-from replication.cost import Cost, bytes_per_token, classes_of
+from replication.cost import Cost, bytes_per_token
 from replication.machine import this_machine
 from replication.model import build, parameters
 from replication.probes import throughput as probe
@@ -27,8 +27,9 @@ from replication.run import Run
 from replication.scale import FOLDER, Role, load_scale
 from replication.shape import shape_of_checkpoint, shape_of_role
 from replication.supervision import drawn
-from replication.targets import TARGETS, DenseTarget, RandomSampling
+from replication.targets import DenseTarget, RandomSampling
 from replication.train import Training
+from tests.cases import EXAMPLES
 from tests.small import write_scale
 
 PAPER = load_scale("paper")
@@ -174,30 +175,25 @@ def test_rs_kd_table_4_in_flops() -> None:
 
 
 def test_the_law_of_classes_goes_through_the_point_that_is_printed() -> None:
-    by_draws = [classes_of(RandomSampling(number), 100_278) for number in (1, 5, 50, 430, 10_000)]
+    by_draws = [RandomSampling(number).budget(100_278) for number in (1, 5, 50, 430, 10_000)]
     assert by_draws[0].mean == 1 and by_draws[2].mean == pytest.approx(12)
     assert all(few.mean < many.mean for few, many in zip(by_draws, by_draws[1:], strict=False))
     assert {each.known for each in by_draws} == {"by law"}
-    assert classes_of(RandomSampling(10**6), 2048).mean == 2048
+    assert RandomSampling(10**6).budget(2048).mean == 2048
 
 
-FIELDS: dict[str, dict[str, Any]] = {
-    "TopK": {"k": 7}, "TopP": {"p": 0.9, "cap": 20}, "SmoothedTopK": {"k": 7}, "NaiveFix": {"k": 7},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_no_target_keeps_more_than_is_said(name: str) -> None:
-    target, classes = TARGETS[name](**FIELDS.get(name, {})), 400
-    said = classes_of(target, classes)
+    target, classes = EXAMPLES[name], 400
+    said = target.budget(classes)
     logits_BLV = torch.randn(2, 64, classes, generator=torch.Generator().manual_seed(0))
     found = drawn(target.stored or target, logits_BLV, torch.zeros(2, 64, dtype=torch.long), np.arange(2), 0)
     kept_N = (found.dense(classes) > 0).sum(1) if isinstance(found, DenseTarget) else (found.weights_NK > 0).sum(1)
     if said.known == "exactly":
         assert (kept_N == said.mean).all()
     elif said.known == "at most":
-        assert kept_N.max() <= said.mean < classes
-    assert classes_of(target, 5).mean <= 5
+        assert kept_N.max() <= said.mean < classes, f"say in {name}.budget how many classes it keeps at most"
+    assert target.budget(5).mean <= 5
 
 
 def test_three_bytes_a_class_and_a_terabyte_is_ten_to_the_twelve() -> None:

@@ -17,12 +17,12 @@ from replication import draws
 from replication.blocks import block_width, located
 from replication.draws import Streams, ascending, at, counted, draw, softmax_by_rows, uniform
 from replication.supervision import drawn
-from replication.targets import TARGETS, RandomSampling, SparseTarget, TopK
+from replication.targets import RandomSampling, SparseTarget, TopK
+from tests.cases import EXAMPLES
 
 ROUNDING = 2e-6  # of the running sum: float32 exponentials, and blocks summed in float32
 CPU = torch.device("cpu")
 LAST = 1 - 2**-53  # the largest float64 below one
-HYPER = {"TopK": {"k": 4}, "TopP": {"p": 0.8, "cap": 6}, "SmoothedTopK": {"k": 4}, "NaiveFix": {"k": 4}}
 
 
 def seeded(seed: int) -> Generator:
@@ -307,10 +307,10 @@ def test_streams_are_of_equally_long_sequences() -> None:
         uniform(Streams((seeded(1), seeded(2), seeded(3))), 10, 2, CPU)
 
 
-@pytest.mark.parametrize("name", [*TARGETS, "proposal"])
+@pytest.mark.parametrize("name", [*EXAMPLES, "proposal"])
 def test_the_target_of_a_batch_is_that_of_each_sequence_alone(name: str) -> None:
     """Bit for bit, in any company and order."""
-    target = RandomSampling(20, 0.8) if name == "proposal" else TARGETS[name](**HYPER.get(name, {}))
+    target = RandomSampling(20, 0.8) if name == "proposal" else EXAMPLES[name]
     logits_BLV, labels_BL = peaky(30, 700).view(5, 6, 700), torch.randint(700, (5, 6), generator=seeded(1))
     indices_B = np.array([9, 4, 700, 0, 5])
     whole = drawn(target, logits_BLV, labels_BL, indices_B, seed=1).dense(700).view(5, 6, 700)

@@ -15,7 +15,6 @@ from torch import Generator, Tensor
 
 from replication.divergences import ForwardKL, GhostToken
 from replication.targets import (
-    TARGETS,
     AdaptiveWaterFilling,
     Full,
     HeadAndSampledTail,
@@ -31,6 +30,7 @@ from replication.targets import (
     TopP,
     WaterFilling,
 )
+from tests.cases import EXAMPLES
 from toy import zipf
 from toy.expectations import Law, law, mean_deviation
 from toy.scatter import scatter
@@ -156,13 +156,8 @@ def test_ghost_token_shares_the_rest_equally() -> None:
         assert found is not None and np.allclose(found.mean_V, wanted, rtol=1e-12)
 
 
-EXAMPLES: dict[str, Target] = {"TopK": TopK(3), "TopP": TopP(0.6, 4), "SmoothedTopK": SmoothedTopK(3)}
-EXAMPLES |= {"NaiveFix": NaiveFix(3), "RandomSampling": RandomSampling(5)}
-
-
-@pytest.mark.parametrize("name", TARGETS)
-def test_every_target_is_measured_as_expected(name: str) -> None:
-    target = EXAMPLES.get(name) or TARGETS[name]()
+@pytest.mark.parametrize("target", EXAMPLES.values(), ids=EXAMPLES)
+def test_every_target_is_measured_as_expected(target: Target) -> None:
     metrics, _ = zipf.run(Setting(target, vocabulary=30, rounds=16_000), 0)
     assert all(math.isfinite(value) for value in metrics.values())
     # both biases are of 30 single classes, so the measured one has the noise of the rounds

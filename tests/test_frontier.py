@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from replication.__main__ import main
-from replication.cache.choose import codec_for
+from replication.cache.choose import codec_of
 from replication.cache.codec import SetCodec
 from replication.cache.manifest import Compression, Header
 from replication.cache.manifest import Target as Named
@@ -24,7 +25,7 @@ from replication.cache.shard import Shard, file_name
 from replication.cache.writer import Writer
 from replication.caching import put
 from replication.execute import execute
-from replication.expected import SHARES, corrected_error, expected_classes, expected_error
+from replication.expected import SHARES, corrected_error
 from replication.filling import drawn_error, levelled
 from replication.frontier import FAMILIES, REFERENCE, error_of, least, mean, probabilities, size_of
 from replication.machine import Machine, this_machine
@@ -48,6 +49,7 @@ from replication.targets import (
     WaterFilling,
     WithoutReplacement,
 )
+from tests.cases import and_others
 from tests.small import write_scale
 from toy.next_token import log_probs
 
@@ -72,27 +74,32 @@ def drawn(target: Target, probs_NV: Tensor) -> SparseTarget:
     return found
 
 
-@pytest.mark.parametrize("target", DRAWS, ids=str)
+@pytest.mark.parametrize("target", and_others(DRAWS), ids=str)
 def test_the_closed_forms_are_what_is_drawn(target: Target) -> None:
     probs_NV = teacher()
     found = drawn(target, probs_NV)
-    kept_N = (found.weights_NK > 0).double().sum(1).view(ROUNDS, POSITIONS).mean(0)
-    wanted_N = expected_classes(target, probs_NV)
-    assert wanted_N is not None
-    if isinstance(target, TopK):
-        wanted_N = torch.minimum(wanted_N, (probs_NV > 0).sum(1))  # top-K stores k, whatever they weigh
-    assert np.allclose(kept_N, wanted_N, atol=0.12) and float(kept_N.mean()) == pytest.approx(
-        float(wanted_N.mean()), 0.01
-    )
-    error = (found.dense(CLASSES).view(ROUNDS, POSITIONS, CLASSES) - probs_NV).square().sum(2).mean()
-    closed = mean(expected_error, target, probs_NV)
-    assert closed is None if isinstance(target, WithoutReplacement) else closed == pytest.approx(float(error), rel=0.02)
+    if (wanted_N := target.kept(probs_NV)) is not None:
+        if isinstance(target, TopK):
+            wanted_N = torch.minimum(wanted_N, (probs_NV > 0).sum(1))  # top-K stores k, whatever they weigh
+        kept_N = (found.weights_NK > 0).double().sum(1).view(ROUNDS, POSITIONS).mean(0)
+        assert np.allclose(kept_N, wanted_N, atol=0.12)
+        assert float(kept_N.mean()) == pytest.approx(float(wanted_N.mean()), 0.01)
+    weights_RNV = found.dense(CLASSES).view(ROUNDS, POSITIONS, CLASSES)
+    if (closed := mean(target.squared_error, probs_NV)) is not None:
+        assert closed == pytest.approx(float((weights_RNV - probs_NV).square().sum(2).mean()), rel=0.02)
+    if (closed := mean(target.gradient_error, probs_NV)) is not None:
+        off_RNV = weights_RNV - weights_RNV.sum(2, keepdim=True) * probs_NV
+        assert closed == pytest.approx(float(off_RNV.square().sum(2).mean()), rel=0.02)
 
 
 def test_what_has_no_closed_form_says_so() -> None:
     probs_NV = teacher()
     for target in (TopP(0.9, 20), RandomSampling(12, 0.8)):
-        assert expected_classes(target, probs_NV) is None and mean(expected_error, target, probs_NV) is None
+        assert target.kept(probs_NV) is None and mean(target.squared_error, probs_NV) is None
+    assert WithoutReplacement(8).squared_error(probs_NV) is None
+    for target in DRAWS:
+        assert target.kept(probs_NV) is not None
+        assert isinstance(target, WithoutReplacement) or target.squared_error(probs_NV) is not None
 
 
 LENGTH = 8  # of a sequence
@@ -105,15 +112,15 @@ def often(probs_NV: Tensor) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize("target", [*DRAWS[:3], *DRAWS[4:6], TopK(5), TopP(0.9, 20)], ids=str)
 def test_bytes_are_those_of_a_cache(tmp_path: Path, target: Target) -> None:
-    probs_NV, fields = teacher(), plain(target)
+    probs_NV = teacher()
     kept, law = drawn_once(target, probs_NV), often(probs_NV)
-    codec = codec_for(fields.pop("name"), fields, CLASSES)
+    codec = codec_of(target, CLASSES)
     sizes: dict[Compression, float] = {"none": size_of(target, kept, LENGTH, law).packed}
     if isinstance(codec, SetCodec):
         sizes["unigram"] = size_of(target, kept, LENGTH, law).coded
     else:
         assert size_of(target, kept, LENGTH, law).coded == sizes["none"]
-    named = Named(name=type(target).__name__, fields=fields)
+    named = Named(name=type(target).__name__, fields=asdict(target))
     of: Any = {"teacher": "t", "tokenizer": "k", "packing": "p", "seed": 0, "vocabulary": CLASSES, "length": LENGTH}
     for compression, size in sizes.items():
         sequences, folder = POSITIONS // LENGTH, tmp_path / compression
@@ -148,7 +155,7 @@ def test_the_least_budget_reaches_the_error_and_the_one_before_does_not(name: st
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_larger_budget_keeps_more_and_misses_less(name: str) -> None:
     probs_NV, family = teacher(), FAMILIES[name][:120:8]
-    kept = [mean(expected_classes, target, probs_NV) for target in family]
+    kept = [mean(target.kept, probs_NV) for target in family]
     errors = [error_of(target, probs_NV) for target in family]
     assert kept == sorted(kept) and all(after < before for before, after in pairwise(errors))
 
@@ -283,7 +290,7 @@ def test_the_probe_looks_at_what_the_cache_would_hold(place: tuple[Path, Machine
     probs_NV = probabilities(run, data, positions, machine)
     assert probs_NV.shape == (positions, data.tokenizer.vocabulary)
     metrics = json.loads((execute(run, machine).folder / "summary.json").read_text())["metrics"]
-    assert metrics["expected_error"] == pytest.approx(mean(expected_error, run.recipe.target, probs_NV), rel=1e-4)
+    assert metrics["expected_error"] == pytest.approx(mean(run.recipe.target.squared_error, probs_NV), rel=1e-4)
 
 
 def planned(place: tuple[Path, Machine], monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

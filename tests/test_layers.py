@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("paper_tables", "replication", "toy", "analysis", "workflow", "tools", "benchmarks", "tests")
 AXES = (
-    *("target", "targets", "sampled", "filling", "parts", "expected", "draws", "blocks"),
+    *("target", "targets", "sampled", "arrivals", "filling", "storage", "expected", "draws", "blocks"),
     *("divergences", "positions", "samples", "schedules", "loss"),
 )
 # What each package may import of ours, itself aside.

@@ -13,6 +13,7 @@ from torch import Tensor
 from replication.loss import FromLogits
 from replication.positions import POSITIONS, AllPositions, HardTokens, TopFraction
 from replication.targets import DenseTarget
+from tests.cases import example
 
 CLASSES = 7
 
@@ -78,7 +79,7 @@ def test_hard_tokens_learn_faster_at_the_same_average(ratio: float, hard: float,
 
 @pytest.mark.parametrize("name", POSITIONS)
 def test_position_weights_average_to_one(name: str) -> None:
-    weights = POSITIONS[name]()(from_logits(3, 8))
+    weights = example(POSITIONS[name])(from_logits(3, 8))
     assert weights.shape == (3, 8)
     assert float(weights.mean()) == pytest.approx(1, abs=1e-6)
 

@@ -26,9 +26,6 @@ from replication.divergences import ForwardKL
 from replication.expected import (
     SHARES,
     corrected_error,
-    expected_classes,
-    expected_error,
-    expected_gradient_error,
     least_error,
     prices,
     set_entropy,
@@ -109,14 +106,14 @@ def test_top_k_pushes_a_perfect_student_away() -> None:
     probs_NV, target = teachers(20), TopK(3)
     kept = drawn(target, probs_NV)
     error_N = gradient_error(kept, probs_NV, probs_NV.log()).square().sum(1)
-    np.testing.assert_allclose(error_N, expected_gradient_error(target, probs_NV), rtol=1e-5)
+    np.testing.assert_allclose(error_N, target.gradient_error(probs_NV), rtol=1e-5)
     for probs_V, ids_K, weights_V in zip(probs_NV, kept.ids_NK, kept.dense(CLASSES), strict=True):
         normalised = oracle.l1_error_of_normalised(probs_V.numpy(), ids_K.tolist())
         assert 2 * float((weights_V - probs_V).abs().sum()) == pytest.approx(normalised, rel=1e-5)
     trained_NV = log_probs("laptop-3b").softmax(1)
     for k, times in ((5, 3.2), (22, 7.2), (50, 10.8)):
         error_N = gradient_error(drawn(TopK(k), trained_NV), trained_NV, trained_NV.log()).square().sum(1)
-        assert float(error_N.mean() / expected_error(TopK(k), trained_NV).mean()) == pytest.approx(times, rel=0.01)
+        assert float(error_N.mean() / TopK(k).squared_error(trained_NV).mean()) == pytest.approx(times, rel=0.01)
 
 
 def test_in_a_batch_noise_is_divided_and_bias_is_not() -> None:
@@ -130,7 +127,7 @@ def test_in_a_batch_noise_is_divided_and_bias_is_not() -> None:
             ways = math.factorial(draws) / math.prod(map(math.factorial, counts))
             noisy.append((0.5 * ways * math.prod(teacher**counts), np.array(counts) / draws - teacher))
     bias = float(sum(chance * off for chance, off in biased) @ sum(chance * off for chance, off in biased))
-    single = {name: float(expected_error(name, probs_NV).mean()) for name in (top, plain)}
+    single = {name: float(name.squared_error(probs_NV).mean()) for name in (top, plain)}
     crossing = 1 + (single[plain] - single[top]) / bias
     assert 2 < crossing
     for batch in (1, 2, 3):
@@ -155,7 +152,8 @@ def test_systematic_errs_least_and_random_most() -> None:
     for draws in (1, 2, 5, 20, 60):
         methods = [method(draws) for method in (Systematic, Stratified, RandomSampling)]
         errors, classes = (
-            [form(method, probs_NV) for method in methods] for form in (expected_error, expected_classes)
+            [method.squared_error(probs_NV) for method in methods],
+            [method.kept(probs_NV) for method in methods],
         )
         for better, worse in ((0, 1), (1, 2)):
             assert (errors[better] <= errors[worse] + 1e-12).all() and (classes[better] >= classes[worse] - 1e-9).all()

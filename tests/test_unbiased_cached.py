@@ -6,7 +6,7 @@ Targets that no cache holds are tested as they are drawn.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from test_unbiased import ERRORS, REPETITIONS, SHAPES, VOCABULARY, exact, zipf_logits
 from torch import Generator, Tensor
 
-from replication.cache.choose import codec_for
+from replication.cache.choose import codec_of
 from replication.cache.codec import SetCodec
 from replication.cache.law import Law, law_of
 from replication.cache.unigram import Unigram
@@ -30,11 +30,12 @@ from replication.targets import (
     WaterFilling,
     WithoutReplacement,
 )
+from tests.cases import and_others
 
-TARGETS = [
+TARGETS = and_others([
     RandomSampling(50), Stratified(25), Systematic(25), WaterFilling(20), AdaptiveWaterFilling(0.04),
     HeadAndSampledTail(10, 20), WithoutReplacement(20),
-]  # fmt: skip
+])  # fmt: skip
 # a softmax over 100,000 classes takes its time: REPETITIONS=200000 is the whole proof, a few minutes of it
 MANY = int(os.environ.get("REPETITIONS", "3000"))
 
@@ -48,9 +49,9 @@ def groups(teacher: np.ndarray, alone: int, together: int) -> np.ndarray:
 
 def cached(method: Target, target: SparseTarget, vocabulary: int, law: Law) -> SparseTarget:
     """What a cache gives back, its rows one sequence; the target itself where no cache holds it."""
-    if isinstance(method, HeadAndSampledTail | WithoutReplacement):
+    if method.storage(vocabulary) is None:
         return target
-    codec = codec_for(type(method).__name__, asdict(method), vocabulary)
+    codec = codec_of(method, vocabulary)
     assert isinstance(codec, SetCodec)
     ids, weights = target.ids_NK.numpy()[None], target.weights_NK.numpy()[None]
     layout = Unigram(codec, law, ids.shape[1])

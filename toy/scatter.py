@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from replication.expected import expected_classes, filled_head
-from replication.filling import AdaptiveWaterFilling, WaterFilling
+from replication.filling import AdaptiveWaterFilling, WaterFilling, filled_head
 from replication.sampled import HeadAndSampledTail, Stratified, Systematic
 from replication.targets import Target
 from toy.expectations import Group, Law, mean_deviation
@@ -92,7 +91,7 @@ def off_tail(tail_V: Tensor, number: int, level: float, part: float) -> Tensor:
 
 def made(target: Target, teacher_V: Tensor, variances: Callable[[Group], Tensor], off_V: Tensor) -> Scatter:
     """`off_V`: the expected distance of each class's weight to its probability."""
-    classes_N = expected_classes(target, teacher_V[None])
+    classes_N = target.kept(teacher_V[None])
     assert classes_N is not None
     return Scatter(teacher_V, teacher_V, float(classes_N), float(off_V.sum()), variances=variances)
 

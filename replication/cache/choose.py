@@ -1,56 +1,48 @@
-"""Which codec holds which target."""
+"""Which codec holds which target: the target says it (`Target.storage`), the codecs' names stand here."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from replication.cache.codec import LARGEST_NUMERATOR, Codec
+from replication.cache.codec import Codec
 from replication.cache.counts import CountsCodec
 from replication.cache.filling import FillingCodec
 from replication.cache.ratio import RatioCodec
-from replication.parts import most_at_level, parts_for_classes, parts_for_level
+
+if TYPE_CHECKING:
+    from replication.target import Target
 
 CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (CountsCodec, RatioCodec, FillingCodec)}
 
 
-def codec_for(target_name: str, target_fields: dict[str, Any], vocabulary: int) -> Codec:
-    """The codec of a target, given by its name and its fields, every one of them.
+def codec_of(target: Target, vocabulary: int) -> Codec:
+    """The codec of a target. Raises ValueError, one line, for one that has no sparse rows that a codec stores."""
+    storage = target.storage(vocabulary)
+    if storage is None:
+        raise ValueError(
+            f"{type(target).__name__} has weights that no codec stores; run it online (delivery = 'online'), or cache "
+            "Systematic or AdaptiveWaterFilling, which have less error at equal bytes."
+        )
+    return codec_named(storage.codec, vocabulary, storage.parameters)
 
-    Raises ValueError for a target that has no sparse rows of its own.
+
+def codec_for(target_name: str, target_fields: dict[str, Any], vocabulary: int) -> Codec:
+    """The codec of a target that a manifest names, with its fields; a field that it does not state has its default.
+
+    Raises ValueError as `codec_of` does, and for a target or a field that is not known.
     """
-    match target_name:
-        case "TopK":
-            k = target_fields["k"]
-            return RatioCodec(vocabulary, length=k, cap=k)
-        case "TopP":
-            return RatioCodec(vocabulary, length=None, cap=target_fields["cap"])
-        case "RandomSampling":
-            draws, exponent = target_fields["draws"], target_fields["exponent"]
-            if exponent == 1 and draws <= LARGEST_NUMERATOR:
-                return CountsCodec(vocabulary, draws)
-            return RatioCodec(vocabulary, length=None, cap=min(draws, vocabulary), normalised=True)
-        case "Systematic" | "Stratified" if target_fields["draws"] <= LARGEST_NUMERATOR:
-            return CountsCodec(vocabulary, target_fields["draws"])
-        case "WaterFilling":
-            most = target_fields["classes"]
-            return FillingCodec(vocabulary, parts_for_classes(most), most)
-        case "AdaptiveWaterFilling":
-            level = target_fields["level"]
-            return FillingCodec(vocabulary, parts_for_level(level), most_at_level(level))
-        case "HeadAndSampledTail" | "WithoutReplacement":
-            raise ValueError(
-                f"{target_name} has weights that no codec stores; run it online (delivery = 'online'), or cache "
-                "Systematic or AdaptiveWaterFilling, which have less error at equal bytes."
-            )
-        case "NaiveFix" | "SmoothedTopK":
-            raise ValueError(
-                f"{target_name} is completed from a TopK cache while training; cache TopK with the same k."
-            )
-    raise ValueError(
-        f"Target {target_name!r} cannot be cached. Known: RandomSampling, Stratified and Systematic (up to "
-        f"{LARGEST_NUMERATOR} draws), WaterFilling, AdaptiveWaterFilling, TopK, TopP; others run "
-        "online (delivery = 'online')."
-    )
+    # here, since targets load torch: readers and the cache's own processes take their codec from the manifest
+    from replication.targets import TARGETS
+
+    if target_name not in TARGETS:
+        raise ValueError(f"Unknown target {target_name!r}. Known: {', '.join(TARGETS)}. Use a newer version.")
+    try:
+        target = TARGETS[target_name](**target_fields)
+    except TypeError as error:
+        raise ValueError(
+            f"{target_name} does not have the fields {target_fields}: {error}. Use a newer version."
+        ) from None
+    return codec_of(target, vocabulary)
 
 
 def codec_named(name: str, vocabulary: int, parameters: dict[str, Any]) -> Codec:

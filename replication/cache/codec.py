@@ -17,9 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from replication.cache.bits import Bits
 from replication.cache.planes import Planes
-
-NUMERATOR_BITS = 7  # of most codecs
-LARGEST_NUMERATOR = 2**NUMERATOR_BITS - 1
+from replication.storage import NUMERATOR_BITS
 
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float32]

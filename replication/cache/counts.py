@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from replication.cache.codec import LARGEST_NUMERATOR, Numerators, SetCodec, Weights
+from replication.cache.codec import Numerators, SetCodec, Weights
+from replication.storage import LARGEST_NUMERATOR
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from replication.cost import Cost, bytes_per_token, classes_of
+from replication.cost import Cost, bytes_per_token
 from replication.run import Run
 
 
@@ -21,7 +21,7 @@ def cost(run: Run) -> tuple[dict[str, float], dict[str, Any]]:
     """
     of = Cost(run)
     ratio = 1 + of.teacher_step.flops / of.own_step.flops if of.asks_teacher else 1.0
-    kept = classes_of(run.recipe.target, of.student.classes).mean
+    kept = run.recipe.target.budget(of.student.classes).mean
     metrics = {
         "parameters": of.student.parameters,
         "step_ratio": ratio,

@@ -14,9 +14,6 @@ from replication.expected import (
     PRICED,
     SHARES,
     corrected_error,
-    expected_classes,
-    expected_error,
-    expected_gradient_error,
     least_error,
     prices,
     set_entropy,
@@ -95,9 +92,9 @@ def measured(weights_NV: Tensor, probs_NV: Tensor, off_NV: Tensor) -> dict[str, 
 def expected(target: Target, probs_NV: Tensor) -> dict[str, float]:
     """The closed forms that there are."""
     forms = {
-        "expected_classes": expected_classes,
-        "expected_error": expected_error,
-        "expected_gradient_error": expected_gradient_error,
+        "expected_classes": target.kept,
+        "expected_error": target.squared_error,
+        "expected_gradient_error": target.gradient_error,
     }
-    found = {name: mean(form, target, probs_NV) for name, form in forms.items()}
+    found = {name: mean(form, probs_NV) for name, form in forms.items()}
     return {name: value for name, value in found.items() if value is not None}
