@@ -23,8 +23,12 @@ from transformers import PreTrainedModel
 from replication.parallel import World
 from replication.tokenizer import Tokenizer
 
+Learnt = dict[str, torch.Tensor]  # what a position policy has learnt so far; most have nothing
 
-def save(folder: Path, step: int, student: nn.Module, optimiser: torch.optim.Optimizer, world: World) -> None:
+
+def save(
+    folder: Path, step: int, student: nn.Module, optimiser: torch.optim.Optimizer, learnt: Learnt, world: World
+) -> None:
     """`folder`/<step>, complete by its rename; then older ones go."""
     place, draft = folder / f"{step:09}", folder / "draft"
     if world.first:
@@ -32,7 +36,7 @@ def save(folder: Path, step: int, student: nn.Module, optimiser: torch.optim.Opt
         folder.mkdir(parents=True, exist_ok=True)
     world.wait()
     with alone_is_meant():
-        dcp.save(state_of(student, optimiser), checkpoint_id=draft)
+        dcp.save(state_of(student, optimiser, learnt), checkpoint_id=draft)
     world.wait()
     if world.first:
         shutil.rmtree(place, ignore_errors=True)
@@ -42,12 +46,15 @@ def save(folder: Path, step: int, student: nn.Module, optimiser: torch.optim.Opt
     world.wait()
 
 
-def restore(folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """The step to go on from; 0 without a checkpoint. The number of processes may be another than at saving."""
+def restore(folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer, learnt: Learnt) -> int:
+    """The step to go on from; 0 without a checkpoint. The number of processes may be another than at saving.
+
+    What was `learnt` is read into the tensors that are given.
+    """
     found = steps(folder)
     if not found:
         return 0
-    state = state_of(student, optimiser)
+    state = state_of(student, optimiser, learnt)
     with alone_is_meant():
         dcp.load(state, checkpoint_id=found[-1])
     set_state_dict(student, optimiser, model_state_dict=state["student"], optim_state_dict=state["optimiser"])
@@ -68,9 +75,9 @@ def steps(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.name.isdigit())
 
 
-def state_of(student: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+def state_of(student: nn.Module, optimiser: torch.optim.Optimizer, learnt: Learnt) -> dict[str, Any]:
     weights, moments = get_state_dict(student, optimiser)
-    return {"student": weights, "optimiser": moments}
+    return {"student": weights, "optimiser": moments, **({"positions": learnt} if learnt else {})}
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from replication.caching import BATCH
 from replication.fused import CHUNK
 from replication.recipe import Different
 from replication.run import Run
-from replication.samples import RandomSamples
 from replication.shape import Shape, shape_of
+from replication.signals import ask_student
 from replication.targets import Full, OneHot, Target
 
 DENSE_BYTES = 1  # a class of a full distribution, as RS-KD Table 5 and SE-KD Table 6 count it; float16 takes two
@@ -105,8 +105,8 @@ class Cost:
     @property
     def own_step(self) -> Work:
         """A step of the student alone."""
-        # all positions meet the head once more, without gradients, where some are selected by the student's entropy
-        passes = 3 * self.selected + (self.selected < 1)
+        # all positions meet the head once more, without gradients, where they are weighed by what the student says
+        passes = 3 * self.selected + ask_student(self.run.recipe.lesson.positions.signals)
         spared = (3 - passes) * self.batch * 2 * self.student.head
         shape, tokens, length = self.student, self.batch, self.run.length
         return Work(
@@ -149,7 +149,7 @@ class Cost:
         recipe, text = self.run.recipe, self.run.scale.corpus_tokens
         if recipe.text or text is None:
             return self.tokens  # a text of unknown length is taken to be so long that nothing is seen twice
-        kept = recipe.samples.keep if isinstance(recipe.samples, RandomSamples) else 1.0
+        kept = getattr(recipe.samples, "keep", 1.0)
         # a row's tokens, in another order, begin in the middle of a row: they touch one row more than they fill
         touched = 1 + self.teacher_length / self.run.length if isinstance(recipe.alignment, Different) else 1
         return min(round(touched * self.tokens), round(kept * text))

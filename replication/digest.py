@@ -18,7 +18,7 @@ AXES = tuple(
     HERE / f"{name}.py"
     for name in (
         *("target", "targets", "sampled", "arrivals", "filling", "storage", "expected", "draws", "blocks"),
-        *("divergences", "positions", "samples", "schedules"),
+        *("divergences", "signals", "calibrated_thresholds", "positions", "samples", "schedules"),
     )
 )
 

@@ -7,6 +7,7 @@ float64, everything else in float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,8 +15,14 @@ from torch import Tensor
 from replication.targets import AnyTarget, DenseTarget, SparseTarget, at_least_one, positive
 
 
+class Comparison:
+    """A point on the alignment axis."""
+
+    whole_sequence: ClassVar[bool] = False  # whether a position's loss depends on the others of its sequence
+
+
 @dataclass(frozen=True)
-class ForwardKL:
+class ForwardKL(Comparison):
     """KL(target || student), the target as it is (RS-KD Eq. 3).
 
     Its gradient in the logits is (sum of weights) * student - weights (Eq. 4).
@@ -48,7 +55,7 @@ class ForwardKL:
 
 
 @dataclass(frozen=True)
-class ReverseKL:
+class ReverseKL(Comparison):
     """KL(student || teacher) (RS-KD Section 7.4). Infinite for a target with zeros, so it takes dense targets only."""
 
     def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
@@ -59,7 +66,7 @@ class ReverseKL:
 
 
 @dataclass(frozen=True)
-class ForwardReverseKL:
+class ForwardReverseKL(Comparison):
     """A mixture of forward and reverse KL (RS-KD Table 15, "F+R"; the shares are not stated there)."""
 
     forward_weight: float = 0.5
@@ -70,7 +77,7 @@ class ForwardReverseKL:
 
 
 @dataclass(frozen=True)
-class L1:
+class L1(Comparison):
     """Sum over classes of |student - target| (RS-KD Table 15)."""
 
     def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
@@ -79,7 +86,7 @@ class L1:
 
 
 @dataclass(frozen=True)
-class MSE:
+class MSE(Comparison):
     """Sum over classes of (student - target)^2, on probabilities (RS-KD Table 15; the paper does not say on what)."""
 
     def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
@@ -88,7 +95,7 @@ class MSE:
 
 
 @dataclass(frozen=True)
-class GhostToken:
+class GhostToken(Comparison):
     """Forward KL on the kept classes plus one extra class that holds all other mass (RS-KD Section 3.2, App. A.5)."""
 
     @staticmethod
@@ -113,7 +120,7 @@ class GhostToken:
 
 
 @dataclass(frozen=True)
-class TailAware:
+class TailAware(Comparison):
     """Top-K head and tail decoupled; the tail weighted by beta over its mean mass in the sequence (TAD Eq. 3).
 
     The loss of one position is KL of (head classes, tail as one class) plus beta / mean(tail mass) * tail mass * KL of
@@ -122,6 +129,7 @@ class TailAware:
 
     k: int = 10
     beta: float = 2.0
+    whole_sequence = True
 
     def __post_init__(self) -> None:
         at_least_one("TailAware.k", self.k)

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from replication.divergences import Divergence, TailAware
-from replication.draws import refuse_broken
+from replication.divergences import Divergence
+from replication.draws import Randomness, refuse_broken
 from replication.head import Head, Rows, TeacherStates
-from replication.logit_gradients import Weights, entropy_, rule_for
-from replication.positions import AllPositions, Positions
+from replication.logit_gradients import Weights, rule_for
+from replication.positions import AllPositions, Weighing
 from replication.products import Logits, Products, sums
+from replication.signals import SIGNALS, Signals, ask_student, ask_target
 from replication.targets import AnyTarget, DenseTarget, SparseTarget
 
 Target = AnyTarget | TeacherStates
@@ -42,15 +43,18 @@ def distillation_loss(
     labels_BL: Tensor,
     target: Target,
     divergence: Divergence,
-    positions: Positions,
+    positions: Weighing,
     kd_weight: float,
     ce_weight: float,
+    progress: float = 0.0,
+    generator: Randomness | None = None,
 ) -> Tensor:
     """The scalar loss of a batch, in nats per supervised token, as `loss.distillation_loss` defines it.
 
     `hidden_BLD` are the student's last hidden states. The graph can be gone through backwards once.
     """
-    weight_N = positions(FromHidden(hidden_BLD.detach(), head, labels_BL, target)).flatten()
+    signals = signals_of(positions.signals, hidden_BLD.detach(), head, labels_BL, target)
+    weight_N = positions(signals, progress, generator).flatten()
     if not kd_weight:  # the target is not even looked at
         target = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None])
     work = Work(
@@ -60,35 +64,31 @@ def distillation_loss(
         divergence=divergence,
         weights=Weights(kd_weight, ce_weight),
         # a divergence that looks at whole sequences is given all of their positions
-        everywhere=isinstance(positions, AllPositions) or isinstance(divergence, TailAware),
+        everywhere=isinstance(positions, AllPositions) or divergence.whole_sequence,
     )
     loss: Tensor = FusedLoss.apply(hidden_BLD.flatten(0, 1), head.weight_VD, head.bias_V, work)
     return loss
 
 
-@dataclass(frozen=True)
-class FromHidden:
-    """Signals of a batch whose logits are made a chunk at a time (see `positions.Signals`)."""
-
-    hidden_BLD: Tensor
-    head: Head
-    labels_BL: Tensor
-    target: Target
-
-    @torch.no_grad()
-    def student_entropy(self) -> Tensor:
-        hidden_ND, weight_VD = self.hidden_BLD.flatten(0, 1), self.head.weight_VD
-        precision = precision_of(hidden_ND)
-        products = Products(weight_VD, self.head.bias_V, precision)
-        found_N = hidden_ND.new_empty(len(hidden_ND), dtype=sums(hidden_ND.dtype))
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            for chunk in chunks(len(hidden_ND), len(weight_VD), 1, hidden_ND.device, precision):
-                for block, logits_RV in in_cache(products.logits(hidden_ND[chunk].to(precision))):
-                    found_N[chunk][block] = entropy_(logits_RV)
-        return found_N.view(self.labels_BL.shape)
-
-    def confidence(self) -> Tensor:
-        return self.target.of(self.labels_BL.flatten(), len(self.head.weight_VD)).view(self.labels_BL.shape)
+@torch.no_grad()
+def signals_of(wanted: tuple[str, ...], hidden_BLD: Tensor, head: Head, labels_BL: Tensor, target: Target) -> Signals:
+    """All in one pass over the vocabulary, a chunk of positions at a time, of those models that are looked at."""
+    hidden_ND, labels_N, classes = hidden_BLD.flatten(0, 1), labels_BL.flatten(), len(head.weight_VD)
+    precision = precision_of(hidden_ND)
+    products = Products(head.weight_VD, head.bias_V, precision) if ask_student(wanted) else None
+    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        for chunk in chunks(len(hidden_ND), classes, 1, hidden_ND.device, precision) if wanted else ():
+            known = target.rows(chunk) if ask_target(wanted) else None
+            if products is None:
+                blocks = iter([(slice(None), torch.empty(chunk.stop - chunk.start, classes, device="meta"))])
+            else:
+                blocks = in_cache(products.logits(hidden_ND[chunk].to(precision)))
+            for block, logits_RV in blocks:
+                seen = logits_RV, None if known is None else known.rows(block), labels_N[chunk][block]
+                for name, parts in found.items():
+                    parts.append(SIGNALS[name](*seen))
+    return Signals(labels_BL, {name: torch.cat(parts).view(labels_BL.shape) for name, parts in found.items()})
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ class Work:
                 yield chosen_M[chunk], part(chosen_M[chunk], 1)
             return
         length = len(self.labels_N) // self.target.sequences
-        together = length if isinstance(self.divergence, TailAware) else 1
+        together = length if self.divergence.whole_sequence else 1
         for chunk in chunks(len(self.labels_N), classes, together, device, precision, first):
             yield chunk, part(chunk, (chunk.stop - chunk.start) // together)
 
     @property
     def by_position(self) -> bool:
         """Whether any positions may be a chunk, and their target is no chunk of logits itself."""
-        return not isinstance(self.divergence, TailAware) and not isinstance(self.target, TeacherStates)
+        return not self.divergence.whole_sequence and not isinstance(self.target, TeacherStates)
 
     def part_of(self) -> Callable[[Rows, int], Part]:
         """(positions, how many sequences they are) -> their target; a teacher's logits in place of those before."""
@@ -197,7 +197,7 @@ def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Te
     """A chunk's share of the loss; its logits are overwritten by their gradient."""
     rule = rule_for(work.divergence, isinstance(target, SparseTarget))
     labels_M, scale_M = work.labels_N[rows], work.scale_N[rows]
-    whole = isinstance(work.divergence, TailAware)
+    whole = work.divergence.whole_sequence
     loss = scale_M.new_zeros((), dtype=torch.float64)
     for block, logits_RV in in_cache(logits, whole):
         scale_R = scale_M[block].to(logits_RV)
@@ -261,9 +261,4 @@ def pairs(logits: Logits, block: slice, part_RV: Tensor) -> Iterator[tuple[Tenso
 
 
 def of_rows(target: Part, rows: Rows, sequences: int) -> AnyTarget:
-    if isinstance(target, TeacherLogits):
-        return replace(target, sequences=sequences).rows(rows)
-    if isinstance(target, DenseTarget):
-        return DenseTarget(target.probs_NV[rows], sequences)
-    spread_M = None if target.spread_N is None else target.spread_N[rows]
-    return SparseTarget(target.ids_NK[rows], target.weights_NK[rows], spread_M, sequences)
+    return replace(target.rows(rows), sequences=sequences)

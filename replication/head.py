@@ -46,8 +46,3 @@ class TeacherStates:
 
     def dense(self, vocabulary: int) -> Tensor:
         return self.whole().dense(vocabulary)
-
-    def of(self, labels_N: Tensor, vocabulary: int) -> Tensor:
-        """The target's weight on one class per position, [N]; never more than a sequence of probabilities at a time."""
-        parts = zip(self.hidden_ND.chunk(self.sequences), labels_N.chunk(self.sequences), strict=True)
-        return torch.cat([replace(self, hidden_ND=hidden).whole().of(labels, vocabulary) for hidden, labels in parts])

@@ -158,11 +158,6 @@ def softmax_(logits_RV: Tensor) -> Tensor:
     return top_R - logits_RV.amax(1).log()  # the largest probability is exp(top - total), and at least 1 / V
 
 
-def entropy_(logits_RV: Tensor) -> Tensor:
-    """Nats, [R]. Overwrites the logits."""
-    return torch.special.entr(torch.softmax(logits_RV, -1, out=logits_RV)).sum(1)
-
-
 def take_truth_(gradient_RV: Tensor, labels_R: Tensor, weights: Weights, scale_R: Tensor) -> None:
     if weights.ce:
         gradient_RV.scatter_add_(1, labels_R[:, None], (-weights.ce * scale_R)[:, None])

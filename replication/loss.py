@@ -7,14 +7,16 @@ the logits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from replication.divergences import Divergence, precise
-from replication.positions import Positions
+from replication.draws import Randomness
+from replication.positions import Weighing
+from replication.signals import SIGNALS, Signals
 from replication.targets import AnyTarget
 
 
@@ -23,14 +25,20 @@ def distillation_loss(
     labels_BL: Tensor,
     target: AnyTarget,
     divergence: Divergence,
-    positions: Positions,
+    positions: Weighing,
     kd_weight: float,
     ce_weight: float,
+    progress: float = 0.0,
+    generator: Randomness | None = None,
 ) -> Tensor:
-    """The scalar loss of a batch, in nats per supervised token. `target` has its N = B * L positions in row order."""
+    """The scalar loss of a batch, in nats per supervised token. `target` has its N = B * L positions in row order.
+
+    `progress` and `generator` are the policy's (`positions.py`).
+    """
     student_logits_NV = student_logits_BLV.flatten(0, 1)
     labels_N = labels_BL.flatten()
-    weight_N = positions(FromLogits(student_logits_BLV.detach(), labels_BL, target)).flatten()
+    signals = signals_of(positions.signals, student_logits_BLV.detach(), labels_BL, target)
+    weight_N = positions(signals, progress, generator).flatten()
 
     loss_N = weight_N.new_zeros(())
     if kd_weight:
@@ -40,20 +48,13 @@ def distillation_loss(
     return (weight_N * loss_N).mean()
 
 
-@dataclass(frozen=True)
-class FromLogits:
-    """Signals of a batch whose logits are at hand (see `positions.Signals`)."""
-
-    student_logits_BLV: Tensor
-    labels_BL: Tensor
-    target: AnyTarget
-
-    def student_entropy(self) -> Tensor:
-        # one sequence at a time, so that no second copy of the logits is held
-        return torch.stack(
-            [torch.special.entr(precise(row_LV).softmax(-1)).sum(-1) for row_LV in self.student_logits_BLV]
-        )
-
-    def confidence(self) -> Tensor:
-        vocabulary = self.student_logits_BLV.shape[-1]
-        return self.target.of(self.labels_BL.flatten(), vocabulary).view_as(self.labels_BL)
+def signals_of(wanted: tuple[str, ...], student_logits_BLV: Tensor, labels_BL: Tensor, target: AnyTarget) -> Signals:
+    """One sequence at a time, so that no second copy of the logits is held."""
+    length = labels_BL.shape[1]
+    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    for place, (row_LV, labels_L) in enumerate(zip(student_logits_BLV, labels_BL, strict=True)):
+        if wanted:
+            seen = precise(row_LV), target.rows(slice(place * length, (place + 1) * length)), labels_L
+        for name, parts in found.items():
+            parts.append(SIGNALS[name](*seen))
+    return Signals(labels_BL, {name: torch.stack(parts) for name, parts in found.items()})

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from replication import fused, loss
+from replication.draws import Randomness
 from replication.head import TeacherStates
 from replication.model import head_of, hidden_of, is_linear, logits_of
 from replication.recipe import Recipe
-from replication.targets import AnyTarget
+from replication.signals import Signals
+from replication.targets import AnyTarget, one_hot
 
 
 class Student(nn.Module):
-    """`student(tokens, labels, target, progress)` is the recipe's loss; no N x V logits where the head is linear."""
+    """`student(tokens, labels, target, progress)` is the recipe's loss; no N x V logits where the head is linear.
+
+    `positions` is the recipe's policy or, of one that learns from step to step, its state.
+    """
 
     def __init__(self, model: PreTrainedModel, recipe: Recipe, vocabulary: int) -> None:
         super().__init__()
         self.model, self.recipe, self.vocabulary = model, recipe, vocabulary
         self.fused = is_linear(model, vocabulary)
+        self.positions = recipe.positions.begun(next(model.parameters()).device)
 
     def forward(
-        self, tokens_BL: Tensor, labels_BL: Tensor, target: AnyTarget | TeacherStates, progress: float
+        self,
+        tokens_BL: Tensor,
+        labels_BL: Tensor,
+        target: AnyTarget | TeacherStates,
+        progress: float,
+        generator: Randomness | None = None,
     ) -> Tensor:
-        recipe, weights = self.recipe, self.recipe.schedule(progress)
+        how = (self.recipe.divergence, self.positions, *self.recipe.schedule(progress), progress, generator)
         if self.fused:
             states_BLD, head = hidden_of(self.model, tokens_BL), head_of(self.model, self.vocabulary)
-            return fused.distillation_loss(
-                states_BLD, head, labels_BL, target, recipe.divergence, recipe.positions, *weights
-            )
+            return fused.distillation_loss(states_BLD, head, labels_BL, target, *how)
         logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
         whole = target.whole() if isinstance(target, TeacherStates) else target
-        return loss.distillation_loss(logits_BLV, labels_BL, whole, recipe.divergence, recipe.positions, *weights)
+        return loss.distillation_loss(logits_BLV, labels_BL, whole, *how)
+
+    @torch.no_grad()
+    def signals(self, wanted: tuple[str, ...], tokens_BL: Tensor, labels_BL: Tensor) -> Signals:
+        """Those that look at the student's logits, as it stands."""
+        nothing = one_hot(labels_BL.flatten())
+        if self.fused:
+            states_BLD, head = hidden_of(self.model, tokens_BL), head_of(self.model, self.vocabulary)
+            return fused.signals_of(wanted, states_BLD, head, labels_BL, nothing)
+        return loss.signals_of(wanted, logits_of(self.model, tokens_BL, self.vocabulary), labels_BL, nothing)

@@ -1,4 +1,7 @@
-"""Where a student's targets come from: the text itself, a cache, or the teacher running beside it."""
+"""Where a student's targets come from: the text itself, a cache, or the teacher running beside it.
+
+A supervision gives the whole batch, so that one may also give other tokens than those of the text.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +30,30 @@ from replication.targets import AnyTarget, Full, SparseTarget, Target, one_hot
 Stored = tuple[np.ndarray, np.ndarray]  # ids_BLK, weights_BLK
 
 
-class Supervision(Protocol):
-    """Gives the target of a batch of packing rows `indices_B`; its N = B * L positions are in row order."""
+@dataclass(frozen=True)
+class Batch:
+    """What a student trains on in one pass; the target's N = B * L positions are in row order."""
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget | TeacherStates: ...
+    tokens_BL: Tensor
+    labels_BL: Tensor
+    target: AnyTarget | TeacherStates
+
+
+class Supervision(Protocol):
+    """Gives the batch of some rows of the training text, whose tokens and labels these are.
+
+    `epochs_B` tells the visits to a row apart where each is to be a draw of its own; else it is 0.
+    """
+
+    def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch: ...
 
 
 @dataclass(frozen=True)
 class FromText:
     """The ground truth: no teacher."""
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        return one_hot(labels_BL.reshape(-1))
+    def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
+        return Batch(tokens_BL, labels_BL, one_hot(labels_BL.reshape(-1)))
 
 
 @dataclass(frozen=True)
@@ -47,9 +62,10 @@ class FromResponses:
 
     conversations: Conversations
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        said_BL = torch.from_numpy(self.conversations.responses(indices_B)).to(labels_BL.device)
-        return SparseTarget(labels_BL.reshape(-1, 1), said_BL.reshape(-1, 1).float())
+    def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
+        said_BL = torch.from_numpy(self.conversations.responses(rows_B)).to(labels_BL.device)
+        target = SparseTarget(labels_BL.reshape(-1, 1), said_BL.reshape(-1, 1).float())
+        return Batch(tokens_BL, labels_BL, target)
 
 
 @dataclass(frozen=True)
@@ -60,8 +76,8 @@ class FromCache:
     target: Target
     rows_S: np.ndarray  # the packing's rows that are cached, ascending
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        return finished(self.target, *self.stored([indices_B])[0], labels_BL)
+    def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
+        return Batch(tokens_BL, labels_BL, finished(self.target, *self.stored([rows_B])[0], labels_BL))
 
     def stored(self, batches: Sequence[np.ndarray]) -> list[Stored]:
         return self.reader.batches([np.searchsorted(self.rows_S, indices_B) for indices_B in batches])
@@ -77,8 +93,8 @@ class FromOtherContext:
     other: Packing
     rows_S: np.ndarray  # the rows of `other` that are cached, ascending
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        return finished(self.target, *self.elsewhere(indices_B), labels_BL)
+    def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
+        return Batch(tokens_BL, labels_BL, finished(self.target, *self.elsewhere(rows_B), labels_BL))
 
     def stored(self, batches: Sequence[np.ndarray]) -> list[Stored]:
         return [self.elsewhere(indices_B) for indices_B in batches]
@@ -115,17 +131,17 @@ class Prefetched:
             job = self.thread.submit(self.source.stored, some)
             self.coming.extend((indices_B, job, place) for place, indices_B in enumerate(some))
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
-        if any(np.array_equal(indices_B, expected_B) for expected_B, *_ in self.coming):
-            while not np.array_equal(indices_B, self.coming[0][0]):
+    def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
+        if any(np.array_equal(rows_B, expected_B) for expected_B, *_ in self.coming):
+            while not np.array_equal(rows_B, self.coming[0][0]):
                 self.coming.popleft()  # passed over
             _, job, place = self.coming.popleft()
             self.look_ahead()
         else:
-            job, place = self.thread.submit(self.source.stored, [indices_B]), 0
+            job, place = self.thread.submit(self.source.stored, [rows_B]), 0
         if job.exception() is not None:  # of one of its batches: this one may be sound
-            job, place = self.thread.submit(self.source.stored, [indices_B]), 0
-        return finished(self.source.target, *job.result()[place], labels_BL)
+            job, place = self.thread.submit(self.source.stored, [rows_B]), 0
+        return Batch(tokens_BL, labels_BL, finished(self.source.target, *job.result()[place], labels_BL))
 
     def __enter__(self) -> Prefetched:
         return self
@@ -136,18 +152,20 @@ class Prefetched:
 
 @dataclass(frozen=True)
 class FromTeacher:
-    """The teacher runs beside the student."""
+    """The teacher runs beside the student. In epoch e, row r uses the random stream of e * sequences + r."""
 
     teacher: PreTrainedModel
     target: Target
     vocabulary: int
     seed: int
+    sequences: int  # of the training text
     machine: Machine
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> AnyTarget:
+    def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
         with torch.no_grad(), self.machine.precision():
             logits_BLV = logits_of(self.teacher, tokens_BL, self.vocabulary)
-        return drawn(self.target, logits_BLV, labels_BL, indices_B, self.seed)
+        draws_B = epochs_B * self.sequences + rows_B
+        return Batch(tokens_BL, labels_BL, drawn(self.target, logits_BLV, labels_BL, draws_B, self.seed))
 
 
 @dataclass(frozen=True)
@@ -159,16 +177,19 @@ class FromTeacherStates:
     exponent: float
     machine: Machine
 
-    def __call__(self, indices_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> TeacherStates:
+    def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
         with torch.no_grad(), self.machine.precision():
             hidden_ND = hidden_of(self.teacher, tokens_BL).flatten(0, 1)
-        return TeacherStates(hidden_ND.to(self.head.weight_VD.dtype), self.head, self.exponent, len(tokens_BL))
+        hidden_ND = hidden_ND.to(self.head.weight_VD.dtype)
+        return Batch(tokens_BL, labels_BL, TeacherStates(hidden_ND, self.head, self.exponent, len(tokens_BL)))
 
 
-def from_teacher(teacher: PreTrainedModel, target: Target, vocabulary: int, seed: int, machine: Machine) -> Supervision:
+def from_teacher(
+    teacher: PreTrainedModel, target: Target, vocabulary: int, seed: int, sequences: int, machine: Machine
+) -> Supervision:
     """Beside the student, in the way that holds least."""
     if not isinstance(target, Full) or not is_linear(teacher, vocabulary):
-        return FromTeacher(teacher, target, vocabulary, seed, machine)
+        return FromTeacher(teacher, target, vocabulary, seed, sequences, machine)
     head = head_of(teacher, vocabulary)
     precision = torch.bfloat16 if machine.autocast else head.weight_VD.dtype
     bias_V = None if head.bias_V is None else head.bias_V.detach().to(precision)
@@ -177,12 +198,12 @@ def from_teacher(teacher: PreTrainedModel, target: Target, vocabulary: int, seed
 
 def drawn(target: Target, logits_BLV: Tensor, labels_BL: Tensor, indices_B: np.ndarray, seed: int) -> AnyTarget:
     """The target of B sequences, each with a random stream of its own: a draw depends on no batch and no restart."""
-    streams = Streams(tuple(stream(seed, int(index), logits_BLV.device) for index in indices_B))
+    streams = Streams(tuple(stream(logits_BLV.device, seed, "draw", int(index)) for index in indices_B))
     return target(logits_BLV.flatten(0, 1), labels_BL.flatten(), streams)
 
 
-def stream(seed: int, sequence: int, device: torch.device) -> torch.Generator:
-    cpu = generator(seed, "draw", sequence)
+def stream(device: torch.device, seed: int, *purpose: str | int) -> torch.Generator:
+    cpu = generator(seed, *purpose)
     return cpu if device.type == "cpu" else torch.Generator(device).manual_seed(cpu.initial_seed())
 
 

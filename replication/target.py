@@ -33,6 +33,11 @@ class SparseTarget:
         full_NV.scatter_add_(1, self.ids_NK, self.weights_NK)
         return full_NV if self.spread_N is None else full_NV + self.spread_N[:, None] / vocabulary
 
+    def rows(self, rows: slice | Tensor) -> SparseTarget:
+        """The same of some positions."""
+        spread_M = None if self.spread_N is None else self.spread_N[rows]
+        return SparseTarget(self.ids_NK[rows], self.weights_NK[rows], spread_M)
+
     def of(self, labels_N: Tensor, vocabulary: int) -> Tensor:
         """The target's weight on one class per position, [N]."""
         weight_N = (self.weights_NK * (self.ids_NK == labels_N[:, None])).sum(1)
@@ -49,6 +54,10 @@ class DenseTarget:
     def dense(self, vocabulary: int) -> Tensor:
         assert self.probs_NV.shape[1] == vocabulary
         return self.probs_NV
+
+    def rows(self, rows: slice | Tensor) -> DenseTarget:
+        """The same of some positions."""
+        return DenseTarget(self.probs_NV[rows])
 
     def of(self, labels_N: Tensor, vocabulary: int) -> Tensor:
         assert self.probs_NV.shape[1] == vocabulary

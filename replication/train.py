@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from replication.cache.reader import Reader
 from replication.caching import Need, model_folder, teacher_for
 from replication.checkpoint import publish, remove, restore, save, weights_of
+from replication.draws import Streams
 from replication.evaluate.language_model import evaluate
 from replication.inputs import inputs_of_text
 from replication.machine import Machine
@@ -39,6 +40,7 @@ from replication.supervision import (
     Prefetched,
     Supervision,
     from_teacher,
+    stream,
 )
 
 FIRST = 8  # steps that are logged each: what `make replay` compares
@@ -84,7 +86,7 @@ def train(run: Run, machine: Machine) -> Record:
 def learn(training: Training, record: Record, place: Path) -> float | None:
     """All steps that are left, logged, with checkpoints in `place`: tokens a second; None where the loss diverged."""
     run, world = training.run, training.machine.world
-    began = training.step = restore(place, training.student, training.optimiser)
+    began = training.step = restore(place, training.student, training.optimiser, training.learnt)
     if world.first:
         record.resume_at(began)
     clock, watched = time.perf_counter(), watched_steps(run)
@@ -111,7 +113,7 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
                 if world.first:
                     record.log(EVALUATIONS, step=step, tokens=tokens, **found)
             if step % run.scale.checkpoint_every == 0:
-                save(place, step, training.student, training.optimiser, world)
+                save(place, step, training.student, training.optimiser, training.learnt, world)
     return (training.step - began) * training.tokens / max(time.perf_counter() - clock, 1e-9)
 
 
@@ -145,6 +147,7 @@ class Training:
         if teacher is not None:
             self.inputs["teacher"] = fingerprint(teacher)
         student = Student(model, run.recipe.lesson, data.tokenizer.vocabulary)
+        self.learnt = student.positions.state  # beside the weights
         if machine.compiled:
             compile_layers(model)
             if teacher is not None:
@@ -174,7 +177,7 @@ class Training:
         if not isinstance(source, FromCache | FromOtherContext):
             yield
             return
-        coming = (indices_B for step in range(self.step, self.run.steps) for indices_B in self.parts(step))
+        coming = (rows_B for step in range(self.step, self.run.steps) for rows_B, _ in self.parts(step))
         with Prefetched(source, coming) as self.supervision:
             yield
         self.supervision = source
@@ -200,13 +203,13 @@ class Training:
         supervision = self.supervision if heeded else FromText()
         parts = self.parts(self.step)
         total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
-        for number, indices_B in enumerate(parts, 1):
-            rows = torch.from_numpy(self.data.lesson.rows(indices_B % len(self.data.lesson))).to(self.machine.device)
-            tokens_BL, labels_BL = rows[:, :-1], rows[:, 1:]
-            target = supervision(indices_B, tokens_BL, labels_BL)
+        for number, (rows_B, epochs_B) in enumerate(parts, 1):
+            read = torch.from_numpy(self.data.lesson.rows(rows_B)).to(self.machine.device)
+            batch = supervision(rows_B, epochs_B, read[:, :-1], read[:, 1:])
+            chances = self.chances(rows_B)
             with synchronised(self.student, last=number == len(parts)):
                 with self.machine.precision():
-                    loss = self.student(tokens_BL, labels_BL, target, progress) / len(parts)
+                    loss = self.student(batch.tokens_BL, batch.labels_BL, batch.target, progress, chances) / len(parts)
                 loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)
@@ -230,27 +233,35 @@ class Training:
             model = self.model
         return standing(model, self.run, self.data, self.machine)
 
-    def parts(self, step: int) -> list[np.ndarray]:
-        """The packing rows of this process at a step, in the parts that pass through the student together.
+    def chances(self, rows_B: np.ndarray) -> Streams | None:
+        """The random streams of a policy that draws: a step's, each row's own, so that no split of a batch matters."""
+        if not self.run.recipe.lesson.positions.draws:
+            return None
+        place = (self.machine.device, self.run.seed, "positions", self.step)
+        return Streams(tuple(stream(*place, int(row)) for row in rows_B))
 
-        Where each epoch draws anew, a row counts on past the last with every epoch, and so has a random stream in each.
+    def parts(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(rows_B, epochs_B) of this process at a step, in the parts that pass through the student together.
+
+        Epochs count only where each draws anew; else all are the first.
         """
         batch = self.run.role.optimiser.batch
         epochs_B, places_B = np.divmod(np.arange(step * batch, (step + 1) * batch), len(self.order))
-        indices_B = self.order[places_B]
-        if self.run.recipe.lesson.delivery == "fresh":
-            indices_B = indices_B + epochs_B * len(self.data.lesson)
-        mine_B = self.machine.world.share(indices_B)
+        if self.run.recipe.lesson.delivery != "fresh":
+            epochs_B = np.zeros_like(epochs_B)
+        world = self.machine.world
+        mine_B, epochs_B = world.share(self.order[places_B]), world.share(epochs_B)
         at_once = self.machine.at_once or len(mine_B)
         if len(mine_B) % at_once:
             raise ValueError(f"AT_ONCE is {at_once}, which does not divide this process's {len(mine_B)} sequences.")
         positions = self.run.recipe.lesson.positions
-        if (self.machine.world.size > 1 or at_once < len(mine_B)) and positions.whole_batch:
+        if (world.size > 1 or at_once < len(mine_B)) and positions.whole_batch:
             raise ValueError(
                 f"{type(positions).__name__} compares all positions of a batch: run it in one process and without "
                 "AT_ONCE."
             )
-        return np.split(mine_B, len(mine_B) // at_once)
+        count = len(mine_B) // at_once
+        return list(zip(np.split(mine_B, count), np.split(epochs_B, count), strict=True))
 
 
 def open_record(
@@ -300,7 +311,7 @@ def supervision_of(run: Run, data: Data, teacher: PreTrainedModel | None, machin
         return FromText()
     assert teacher is not None
     if not run.recipe.cached:
-        return from_teacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, machine)
+        return from_teacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, len(data.lesson), machine)
     need = Need(run)
     reader = Reader(need.folder(machine), need.expected(data, teacher))
     packing, rows_S = need.rows(data)

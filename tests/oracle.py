@@ -370,6 +370,27 @@ def top_fraction(scores: Sequence[float], keep: str) -> list[int]:
     return [1 if i in ranked else 0 for i in range(len(scores))]
 
 
+def global_threshold(batches: Sequence[Sequence[float]], keep: str, queue: int) -> list[list[int]]:
+    """m_t = [u(t) >= threshold] of each batch in turn; the threshold is a queue's (1 - keep) quantile ("GLS" in SE-KD).
+
+    The queue holds the last `queue` values, a batch's own among them (Wang et al. 2021, Algorithm 1); of n values it is
+    that which ceil(keep * n) of them reach.
+    """
+    recent: list[float] = []
+    masks = []
+    for batch in batches:
+        recent = [*recent, *batch][-queue:]
+        threshold = sorted(recent, reverse=True)[math.ceil(Fraction(keep) * len(recent)) - 1]
+        masks.append([1 if value >= threshold else 0 for value in batch])
+    return masks
+
+
+SIGNALS: dict[str, Callable[[Vector, Vector, int], float]] = {  # (teacher, student, label)
+    "student_entropy": lambda teacher, student, label: entropy(student),
+    "confidence": lambda teacher, student, label: float(teacher[label]),
+}
+
+
 def selective_loss(
     losses: Sequence[Sequence[complex]], masks: Sequence[Sequence[int]], selected: Sequence[int]
 ) -> float:

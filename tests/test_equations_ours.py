@@ -18,9 +18,10 @@ from replication.cache.choose import codec_for
 from replication.cache.counts import CountsCodec
 from replication.divergences import ForwardKL, GhostToken, TailAware
 from replication.draws import counted, draw
-from replication.loss import FromLogits, distillation_loss
+from replication.loss import distillation_loss
 from replication.positions import AllPositions, TopFraction
 from replication.schedules import TwoStage
+from replication.signals import Signals
 from replication.targets import DenseTarget, Full, RandomSampling, SparseTarget, TopK
 
 Ours = Callable[..., Any]
@@ -92,11 +93,8 @@ def found_by_draw(teacher: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def selected(scores: np.ndarray, keep: float) -> int:
-    signals = FromLogits(torch.zeros(1, len(scores), 2), torch.zeros(1, len(scores)).long(), DenseTarget(torch.ones(0)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FromLogits, "student_entropy", lambda self: torch.from_numpy(scores)[None])
-        weights = TopFraction(keep)(signals)
-    return int((weights > 0).sum())
+    signals = Signals(torch.zeros(1, len(scores)), {"student_entropy": torch.from_numpy(scores)[None]})
+    return int((TopFraction(keep)(signals, 0.0, None) > 0).sum())
 
 
 def budget(kd_steps: int, steps: int) -> list[int]:

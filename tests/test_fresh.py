@@ -47,11 +47,11 @@ def targets(place: tuple[Path, Machine, Data], delivery: str) -> tuple[list[np.n
     assert len(training.order) == ROWS
     rows, found = [], []
     for step in range(run.steps):
-        (visits_B,) = training.parts(step)
-        tokens = torch.from_numpy(data.train.rows(visits_B % len(data.train)))
-        target = training.supervision(visits_B, tokens[:, :-1], tokens[:, 1:])
-        rows.append(visits_B % len(data.train))
-        found.append(target.dense(data.tokenizer.vocabulary).view(len(visits_B), -1))  # type: ignore[union-attr]
+        ((rows_B, epochs_B),) = training.parts(step)
+        read = torch.from_numpy(data.train.rows(rows_B))
+        target = training.supervision(rows_B, epochs_B, read[:, :-1], read[:, 1:]).target
+        rows.append(rows_B)
+        found.append(target.dense(data.tokenizer.vocabulary).view(len(rows_B), -1))
     return rows, found
 
 

@@ -228,7 +228,7 @@ def trained_judge(tokenizer: Tokenizer, folder: Path) -> Path:
     for step in range(80):
         indices_B = np.arange(2 * step, 2 * step + 2) % len(packed)
         rows_BL = torch.from_numpy(packed.rows(indices_B))
-        target = FromResponses(packed)(indices_B, rows_BL[:, :-1], rows_BL[:, 1:])
+        target = FromResponses(packed)(indices_B, np.zeros(2), rows_BL[:, :-1], rows_BL[:, 1:]).target
         optimiser.zero_grad()
         loss = lesson(rows_BL[:, :-1], rows_BL[:, 1:], target, 0.0)
         loss.backward()

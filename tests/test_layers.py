@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = ("paper_tables", "replication", "toy", "analysis", "workflow", "tools", "benchmarks", "tests")
 AXES = (
     *("target", "targets", "sampled", "arrivals", "filling", "storage", "expected", "draws", "blocks"),
-    *("divergences", "positions", "samples", "schedules", "loss"),
+    *("divergences", "signals", "calibrated_thresholds", "positions", "samples", "schedules", "loss"),
 )
 # What each package may import of ours, itself aside.
 ARROW = {

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ METHODS = {
              "schedule": {"name": "Constant", "kd_weight": 0.9, "ce_weight": 0.1}},
     "TAD": {"target": "Full", "divergence": "TailAware", "schedule": {"name": "Constant", "ce_weight": 1.0}},
     "SE-KD": {"target": "Full", "positions": "TopFraction"},
+    "GLS": {"target": "Full", "positions": {"name": "GlobalThreshold", "queue": 150}},
+    "RandomPos": {"target": {"name": "RandomSampling", "draws": 12}, "positions": "RandomFraction"},
     "SALT": {"target": {"name": "Full", "exponent": 0.25}, "schedule": "TwoStage"},
     "reverse": {"target": "Full", "divergence": "ReverseKL"},
     "samples": {"target": "OneHot", "samples": {"name": "RandomSamples", "keep": 0.5}},
@@ -102,10 +105,11 @@ def test_a_cached_draw_is_the_draw_made_online(place: tuple[Path, Machine]) -> N
     data, teacher = data_for(run, machine.artifacts), teacher_for(run, machine)
     cached = supervision_of(run, data, teacher, machine)
     assert isinstance(cached, FromCache)
-    beside = FromTeacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, machine)
+    beside = FromTeacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, len(data.train), machine)
     indices_B = np.array([7, 2, 30])
     rows = torch.from_numpy(data.train.rows(indices_B))
-    from_cache, online = (source(indices_B, rows[:, :-1], rows[:, 1:]) for source in (cached, beside))
+    given = indices_B, np.zeros(3, int), rows[:, :-1], rows[:, 1:]
+    from_cache, online = (source(*given).target for source in (cached, beside))
     assert torch.equal(from_cache.dense(data.tokenizer.vocabulary), online.dense(data.tokenizer.vocabulary))
 
 
@@ -205,6 +209,51 @@ def test_a_run_killed_at_any_step_resumes_to_the_identical_end(place: tuple[Path
     assert (tmp_path / "artifacts/small/models" / run.id / "model.safetensors").read_bytes() == weights
     steps = [json.loads(line)["step"] for line in (tmp_path / "results/small" / run.id / "metrics.jsonl").open()]
     assert steps == [*range(1, 9), 10, 12]
+
+
+@pytest.mark.parametrize("name", ["GLS", "RandomPos"])
+def test_what_a_policy_has_learnt_or_drawn_is_that_of_a_run_never_stopped(
+    place: tuple[Path, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Stopped in its eighth step of twelve, it goes on from the sixth; the queue holds one step and a half."""
+    folder, machine = place
+    run = run_of(folder, METHODS[name], seed=1)
+    if run.recipe.cached:
+        build([Need(run)], machine)
+    machine = replace(machine, results=tmp_path)
+    step, taken = torch.optim.AdamW.step, []
+
+    def stopping(self: torch.optim.AdamW) -> object:
+        taken.append(step)
+        if len(taken) == 8:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.optim.AdamW, "step", stopping)
+        train(run, machine)
+    resumed = train(run, machine)
+    weights = (model_folder(run, machine) / "model.safetensors").read_bytes()
+    whole = train(run, replace(machine, results=tmp_path / "whole"))
+    assert {**summary(resumed.folder), "machine": 0} == {**summary(whole.folder), "machine": 0}
+    assert (model_folder(run, machine) / "model.safetensors").read_bytes() == weights
+
+
+def test_random_positions_are_the_same_however_a_batch_is_split(place: tuple[Path, Machine]) -> None:
+    folder, machine = place
+    run = run_of(folder, {"target": "OneHot", "positions": "RandomFraction"})
+    data = data_for(run, machine.artifacts)
+    whole, parts = (Training(run, data, None, replace(machine, autocast=False, at_once=size)) for size in (None, 1))
+    for _ in range(2):
+        assert whole.advance()[0] == pytest.approx(parts.advance()[0], rel=1e-5)
+
+
+def test_a_global_threshold_refuses_a_batch_in_parts(place: tuple[Path, Machine]) -> None:
+    folder, machine = place
+    run = run_of(folder, {"target": "OneHot", "positions": "GlobalThreshold"})
+    training = Training(run, data_for(run, machine.artifacts), None, replace(machine, at_once=2))
+    with pytest.raises(ValueError, match="GlobalThreshold compares all positions of a batch"):
+        training.advance()
 
 
 def test_caching_cut_off_between_batches_resumes_to_the_same_bytes(

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from replication.cache.reader import Reader
-from replication.supervision import FromCache, Prefetched
+from replication.supervision import Batch, FromCache, Prefetched
 from replication.targets import NaiveFix, RandomSampling, SparseTarget, TopK
 from tests.test_cache import LENGTH, SEQUENCES, TOP_K, build, header
 
 ROWS = np.arange(SEQUENCES) * 3  # the packing's rows that are cached
 LABELS = torch.arange(2 * LENGTH).view(2, LENGTH)
+FIRST = np.zeros(2, int)  # epoch
 
 
 @pytest.fixture
@@ -30,8 +31,10 @@ def batches(number: int) -> list[np.ndarray]:
     return [np.random.default_rng(step).choice(ROWS, 2) for step in range(number)]
 
 
-def same(ours: SparseTarget, theirs: SparseTarget) -> bool:
-    return torch.equal(ours.ids_NK, theirs.ids_NK) and torch.equal(ours.weights_NK, theirs.weights_NK)
+def same(ours: Batch, theirs: Batch) -> bool:
+    one, other = ours.target, theirs.target
+    assert isinstance(one, SparseTarget) and isinstance(other, SparseTarget)
+    return torch.equal(one.ids_NK, other.ids_NK) and torch.equal(one.weights_NK, other.weights_NK)
 
 
 @pytest.mark.parametrize(
@@ -41,14 +44,16 @@ def test_any_order_gives_what_the_cache_holds(cached: FromCache, order: list[int
     expected = batches(20)
     with Prefetched(cached, expected) as prefetched:
         for step in order:
-            assert same(prefetched(expected[step], LABELS, LABELS), cached(expected[step], LABELS, LABELS))
+            assert same(
+                prefetched(expected[step], FIRST, LABELS, LABELS), cached(expected[step], FIRST, LABELS, LABELS)
+            )
 
 
 def test_targets_are_completed_with_the_labels_of_the_call(tmp_path: Path) -> None:
     cached = FromCache(Reader(build(tmp_path, header(TOP_K))), NaiveFix(5), ROWS)
     indices_B = batches(1)[0]
     with Prefetched(cached, [indices_B]) as prefetched:
-        assert same(prefetched(indices_B, LABELS, LABELS), cached(indices_B, LABELS, LABELS))
+        assert same(prefetched(indices_B, FIRST, LABELS, LABELS), cached(indices_B, FIRST, LABELS, LABELS))
     assert cached.target.stored == TopK(5)
 
 
@@ -66,7 +71,7 @@ def test_it_decodes_ahead_in_its_own_thread_and_not_too_far(cached: FromCache, m
     with Prefetched(cached, (asked[step % 3] for step in count())) as prefetched:
         for step in range(2 * some + 1):
             wait_for(decoded, Prefetched.AHEAD + step // some * some)
-            prefetched(asked[step % 3], LABELS, LABELS)
+            prefetched(asked[step % 3], FIRST, LABELS, LABELS)
     assert all(name.startswith("prefetch") for name in decoded)
 
 
@@ -81,12 +86,12 @@ def wait_for(decoded: list[str], number: int) -> None:
 def test_an_error_is_raised_where_its_batch_is_needed(cached: FromCache) -> None:
     good, bad = batches(1)[0], np.array([0, 10_000])
     with Prefetched(cached, [good, bad, good]) as prefetched:
-        prefetched(good, LABELS, LABELS)
+        prefetched(good, FIRST, LABELS, LABELS)
         with pytest.raises(ValueError, match="Sequence 22 is not in the cache; give 0 to 21") as caught:
-            prefetched(bad, LABELS, LABELS)
+            prefetched(bad, FIRST, LABELS, LABELS)
         frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
         assert "decoded" in frames  # where it went wrong, not only where it was told
-        prefetched(good, LABELS, LABELS)
+        prefetched(good, FIRST, LABELS, LABELS)
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -94,7 +99,7 @@ def test_the_thread_ends_with_the_block(cached: FromCache, interrupted: bool) ->
     before = threading.active_count()
     try:
         with Prefetched(cached, batches(50)) as prefetched:
-            prefetched(batches(1)[0], LABELS, LABELS)
+            prefetched(batches(1)[0], FIRST, LABELS, LABELS)
             assert threading.active_count() == before + 1
             if interrupted:
                 raise KeyboardInterrupt

@@ -144,7 +144,7 @@ def test_the_loss_is_that_of_the_responses(tokenizer: Tokenizer, tmp_path: Path)
                     nats.append(cross_entropy(logits_V[None], row[t : t + 1]))
             expected.append(torch.stack(nats).mean())
     recipe = parse({"student": "300M", "tuning": "Instructed"}).lesson
-    target = FromResponses(packed)(indices_B, rows[:, :-1], rows[:, 1:])
+    target = FromResponses(packed)(indices_B, np.zeros(3), rows[:, :-1], rows[:, 1:]).target
     fused = Student(model, recipe, tokenizer.vocabulary)(rows[:, :-1], rows[:, 1:], target, 0.5)
     logits_BLV = logits_of(model, rows[:, :-1], tokenizer.vocabulary)
     plain = loss.distillation_loss(logits_BLV, rows[:, 1:], target, ForwardKL(), Responses(), 1.0, 0.0)  # type: ignore[arg-type]

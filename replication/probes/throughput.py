@@ -144,7 +144,7 @@ def supervision_of(run: Run, data: Data, folder: Path, machine: Machine) -> Supe
     teacher = untrained(run.recipe.teacher, run, machine)
     if machine.compiled:
         compile_layers(teacher)
-    return from_teacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, machine)
+    return from_teacher(teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, len(data.train), machine)
 
 
 def seconds_of(step: Callable[[], object]) -> float:
