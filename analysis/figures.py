@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.load import Record, comparable
+from analysis.load import Record, choose
 from analysis.plots.frontier import frontier
 from analysis.plots.grids import heat, heatmap
 from analysis.plots.histograms import histograms
@@ -71,7 +71,7 @@ def inline(exhibit: Exhibit, frames: dict[str, pd.DataFrame], records: Voices) -
 
 
 def gathered(exhibit: Exhibit, frames: dict[str, pd.DataFrame], records: Voices) -> Given:
-    chosen = {voice: comparable(exhibit, records[voice])[0] for voice in OURS}
+    chosen = {voice: choose(exhibit, records[voice]).kept for voice in OURS}
     return Given(exhibit, frames, chosen, sources(exhibit, chosen))
 
 

@@ -6,12 +6,13 @@ import math
 
 import pandas as pd
 
+from analysis.choice import choose
 from analysis.derived import FUNCTIONS
-from analysis.matching import by_cell, comparable, match, source
+from analysis.matching import by_cell, match, source
 from analysis.records import Record, records, shown_at, unfinished
 from paper_tables.spec import Column, Exhibit, Row
 
-__all__ = ["Record", "as_number", "comparable", "frame", "match", "published", "records", "shown_at", "unfinished"]
+__all__ = ["Record", "as_number", "choose", "frame", "match", "published", "records", "shown_at", "unfinished"]
 FRAME_COLUMNS = ["row", "column", "seed", "value", "voice", "run_id", "corpus"]
 
 
@@ -38,8 +39,8 @@ def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
 
     A diverged run stands as an infinite value. `attrs["notes"]` says which records were left out and why.
     """
-    chosen, notes = comparable(exhibit, records)
-    cells = by_cell(exhibit, chosen)
+    choice = choose(exhibit, records)
+    notes, cells = choice.notes, by_cell(exhibit, choice.kept)
     lines = []
     for row in exhibit.rows:
         for column in exhibit.columns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,16 +16,35 @@ class Corpus(BaseModel):
     fingerprint: str
 
 
+class Precision(BaseModel):
+    """How a run's arithmetic was done; only the products decide what may be averaged with what."""
+
+    model_config = ConfigDict(extra="allow")
+    products: str  # "float32", "bfloat16", or "unrecorded" of the oldest runs
+
+
+class Source(BaseModel):
+    """Where a run's code came from. A hint: shown, never compared."""
+
+    model_config = ConfigDict(extra="allow")
+    code: str = ""
+    commit: str = ""
+
+
 class Config(BaseModel):
     model_config = ConfigDict(extra="allow")
+    format: Literal[2]
     run_id: str
     recipe: dict[str, Any]
     changed: dict[str, Any]
     scale: str
     seed: int
     corpus: Corpus
-    code: str
-    methods: dict[str, str] = Field(default_factory=dict)  # digests of the recipe's own methods
+    # of all that the run went through: "loss" of a shared part, "target.TopK" of a method, "toy.zipf" of a study
+    numerics: dict[str, int]
+    inputs: dict[str, str] = Field(default_factory=dict)  # what the run read, by content: "teacher", "packing", ...
+    precision: Precision | None = None  # of what trains or reads a model
+    source: Source = Field(default_factory=Source)
     settings: dict[str, Any] = Field(default_factory=dict)
     hardware: Any = None
 
@@ -52,16 +71,11 @@ class Record(BaseModel):
     def seed(self) -> int:
         return self.config.seed
 
-    @property
-    def group(self) -> tuple[str, str, str]:
-        """Scale, corpus fingerprint, code digest: only records that share all three may be averaged."""
-        return self.config.scale, self.config.corpus.fingerprint, self.config.code
-
 
 def records(folder: Path) -> list[Record]:
     """Every finished run under results/<scale>/, in the order of their ids; none where the folder does not exist.
 
-    Raises ValueError, one line naming the file, where a file is not what results/README.md says.
+    Raises ValueError, one line naming the file, where a file is not what results/README.md says or of an old format.
     """
     return [
         Record(config=read(path.parent / "config.json", Config), summary=read(path, Summary))
@@ -84,7 +98,12 @@ def unfinished(folder: Path) -> int:
 
 def read(path: Path, model: type[Model]) -> Model:
     try:
-        return model.model_validate(json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        if model is Config and isinstance(content, dict) and content.get("format") == 1:
+            raise ValueError(
+                f"{path} is of format 1: run `python -m tools.migrate_records` once; it changes no number."
+            )
+        return model.model_validate(content)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: a finished run has config.json and summary.json.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

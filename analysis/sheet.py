@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import origin
 from analysis.cells import Cell, cells, own_text, published_text
 from analysis.chance import LEGEND, beside
 from analysis.claims import STATES, Verdict, judge
-from analysis.load import Record, comparable, frame
+from analysis.load import Record, choose, frame
 from paper_tables.spec import TEXT, Claim, Column, Exhibit, Row
 
 OURS = ("logged", "yours")
@@ -57,7 +58,7 @@ class Sheet:
 def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes: list[str] | None = None) -> Sheet:
     """The sheet of an exhibit from the records of each voice; `notes` are the caller's own, e.g. unfinished runs."""
     frames = {voice: frame(exhibit, records[voice], voice) for voice in OURS}
-    chosen = {voice: comparable(exhibit, records[voice])[0] for voice in OURS}
+    chosen = {voice: choose(exhibit, records[voice]).kept for voice in OURS}
     told = [line for column in exhibit.columns if column.why for line in [footnote(exhibit, column)]]
     for voice in OURS:
         told += [f"{voice}: {note}" for note in frames[voice].attrs["notes"]]
@@ -125,8 +126,8 @@ def provenance(records: list[Record]) -> str:
     hardware = sorted({compact(record.config.hardware) for record in records if record.config.hardware})
     many = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
     machines = " / ".join(hardware) or "hardware not recorded"
-    code = records[0].config.code
-    return f"corpus {corpus.name} ({corpus.fingerprint}), {many}, {len(records)} runs, code {code}, on {machines}."
+    made = ", ".join(origin.told(records))
+    return f"corpus {corpus.name} ({corpus.fingerprint}), {many}, {len(records)} runs, {made}, on {machines}."
 
 
 def meanings(records: list[Record]) -> list[str]:

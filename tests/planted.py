@@ -32,20 +32,21 @@ def plant(
     metrics: dict[str, float | None],
     *,
     corpus: str = "c0ffee",
-    code: str = "abc",
+    numerics: dict[str, int] | None = None,
+    teacher: str = "7eac4e",
+    products: str = "float32",
     scale: str = "laptop",
     diverged: bool = False,
     curves: dict[str, Any] | None = None,
     settings: dict[str, Any] = SETTINGS,
     recipe: dict[str, Any] | None = None,
-    methods: dict[str, str] | None = None,
 ) -> Path:
     """Write one finished run and return its folder."""
     run_id = f"{run_id}-s{seed}"
     path = folder / run_id
     path.mkdir(parents=True)
     config = {
-        "format": 1,
+        "format": 2,
         "run_id": run_id,
         "recipe": recipe or {**DEFAULTS, **changed},
         "changed": changed,
@@ -53,10 +54,10 @@ def plant(
         "settings": settings,
         "seed": seed,
         "corpus": {"name": "stdlib", "fingerprint": corpus},
-        "packing": f"p{seed}",
-        "code": code,
-        "methods": methods or {},
-        "commit": "",
+        "numerics": {"data": 1, "model": 1, "loss": 1, "delivery": 1, **(numerics or {})},
+        "inputs": {"tokenizer": "70cce4", "packing": f"p{seed}", "teacher": teacher},
+        "precision": {"products": products, "processes": 1, "at_once": 4, "compiled": False},
+        "source": {"code": "abc", "methods": {}, "commit": ""},
         "versions": {},
         "hardware": {"machine": "x86_64", "cores": 2, "gpu": None},
     }

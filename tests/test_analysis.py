@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from planted import DEFAULTS, exhibit, plant, plant_all, top_k
+from planted import CHANGED, DEFAULTS, exhibit, plant, plant_all, top_k
 from scipy import stats
 
 from analysis import load, statistics
@@ -115,24 +116,84 @@ def test_a_column_s_own_run_and_a_gain_over_it(tmp_path: Path) -> None:
     assert table.attrs["notes"] == ["Its own needs column 'ce' at seed 1, which is missing."]
 
 
-@pytest.mark.parametrize("other", [{"corpus": "beef"}, {"code": "xyz"}, {"scale": "h100"}])
-def test_unlike_records_are_never_averaged(tmp_path: Path, other: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"corpus": "beef"}, "corpus beef instead of c0ffee"),
+        ({"scale": "h100"}, "scale h100 instead of laptop"),
+        ({"products": "bfloat16"}, "products in bfloat16 instead of in float32"),
+        ({"products": "unrecorded"}, "products of unrecorded precision instead of in float32"),
+        ({"numerics": {"loss": 2}}, "another numerics of loss (2 instead of 1)"),
+        ({"numerics": {"loss": 2, "data": 2}}, "another numerics of data and loss (2 instead of 1)"),
+        ({"teacher": "0dd"}, "another teacher"),
+        ({"teacher": "0dd", "numerics": {"loss": 2}}, "another numerics of loss (2 instead of 1), another teacher"),
+    ],
+)
+def test_unlike_records_are_never_averaged(tmp_path: Path, other: dict[str, Any], why: str) -> None:
     plant_all(tmp_path / "a")
     plant(tmp_path / "b", "full-other", {}, 7, {"lm_loss": 99.0}, **other)
     table = load.frame(exhibit(), load.records(tmp_path / "b") + load.records(tmp_path / "a"), "logged")
     assert 99.0 not in set(table["value"]) and len(set(table["corpus"])) == 1
-    assert any("left out" in note and next(iter(other.values())) in note for note in table.attrs["notes"])
+    assert table.attrs["notes"] == [f"1 records left out, never averaged with the others: {why}."]
 
 
-def test_records_of_a_method_s_older_code_are_left_out(tmp_path: Path) -> None:
+def test_source_and_packing_set_nothing_apart(tmp_path: Path) -> None:
+    plant_all(tmp_path)
+    path = tmp_path / "full-s7" / "config.json"
+    plant(tmp_path, "full", {}, 7, {"lm_loss": 99.0})
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "source": {"code": "xyz", "methods": {}, "commit": "new"}}))
+    choice = load.choose(exhibit(), load.records(tmp_path))
+    assert len(choice.kept) == 10 and choice.left == []
+
+
+def test_records_of_a_method_s_other_numerics_are_left_out(tmp_path: Path) -> None:
     """Two seeds of today's TopK, one of another; the records of FullKD stay whatever TopK is."""
+    today, old = {"target.TopK": 2, "divergence.ForwardKL": 1}, {"target.TopK": 1, "divergence.ForwardKL": 1}
     for seed in (0, 1):
-        plant(tmp_path, "topk", top_k(12), seed, {"lm_loss": 3.0}, methods={"TopK": "new", "ForwardKL": "same"})
-    plant(tmp_path, "topk", top_k(12), 2, {"lm_loss": 99.0}, methods={"TopK": "old", "ForwardKL": "same"})
-    plant(tmp_path, "full", {}, 0, {"lm_loss": 2.0}, methods={"Full": "f", "ForwardKL": "same"})
-    table = load.frame(exhibit(), load.records(tmp_path), "logged")
-    assert sorted(table["value"]) == [2.0, 3.0, 3.0]
-    assert any("topk-s2" in note for note in table.attrs["notes"])
+        plant(tmp_path, "topk", top_k(12), seed, {"lm_loss": 3.0}, numerics=today)
+    plant(tmp_path, "topk", top_k(12), 2, {"lm_loss": 99.0}, numerics=old)
+    plant(tmp_path, "full", {}, 0, {"lm_loss": 2.0}, numerics={"target.Full": 1, "divergence.ForwardKL": 1})
+    choice = load.choose(exhibit(), load.records(tmp_path))
+    assert sorted(record.summary.metrics["lm_loss"] for record in choice.kept) == [2.0, 3.0, 3.0]
+    assert [(r.run_id, why) for r, why in choice.left] == [
+        ("topk-s2", "another numerics of target.TopK (1 instead of 2)")
+    ]
+
+
+def test_teachers_of_other_names_stand_in_one_table(tmp_path: Path) -> None:
+    """An exhibit compares students of several teachers; of one name there is one teacher."""
+    plant_all(tmp_path)
+    for seed, teacher in ((0, "b16"), (1, "b16"), (2, "other")):
+        plant(tmp_path, "big", {"teacher": "8B"}, seed, {"lm_loss": 2.0 + seed}, teacher=teacher)
+    rows = [*exhibit().rows, Row(label="Of 8B", recipe={"teacher": "8B"})]
+    choice = load.choose(exhibit(rows=rows), load.records(tmp_path))
+    assert len(choice.kept) == 9 + 2
+    assert [(record.run_id, why) for record, why in choice.left] == [("big-s2", "another teacher")]
+
+
+def test_records_without_a_part_stand_beside_either(tmp_path: Path) -> None:
+    """CE reads nothing that is delivered: it joins the group that fills most, whichever that is."""
+    numbers = {"CE": 0, "Top-K 12": 2, "FullKD": 2}
+    for label, delivery in numbers.items():
+        changed = CHANGED[label]
+        for seed in range(3):
+            path = plant(tmp_path, label.lower(), changed, seed, {"lm_loss": 3.0}, numerics={"delivery": delivery})
+            config = json.loads((path / "config.json").read_text())
+            if label == "CE":
+                del config["numerics"]["delivery"]
+            (path / "config.json").write_text(json.dumps(config))
+    plant(tmp_path, "full", {}, 7, {"lm_loss": 3.0}, numerics={"delivery": 1})
+    choice = load.choose(exhibit(), load.records(tmp_path))
+    assert len(choice.kept) == 9 and [record.run_id for record, _ in choice.left] == ["full-s7"]
+
+
+def test_an_old_format_names_its_remedy(tmp_path: Path) -> None:
+    path = plant(tmp_path, "full", {}, 0, {"lm_loss": 3.0}) / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(ValueError, match=r"full-s0.*format 1: run `python -m tools.migrate_records`") as error:
+        load.records(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_scale_that_changed_its_sizes_is_not_averaged(tmp_path: Path) -> None:
@@ -140,7 +201,8 @@ def test_a_scale_that_changed_its_sizes_is_not_averaged(tmp_path: Path) -> None:
     plant(tmp_path, "full-big", {}, 7, {"lm_loss": 99.0}, settings={"tokens": 5})
     table = load.frame(exhibit(), load.records(tmp_path), "logged")
     assert 99.0 not in set(table["value"])
-    assert any("full-big-s7" in note for note in table.attrs["notes"])
+    words = "other sizes behind the scale's words"
+    assert f"1 records left out, never averaged with the others: {words}." in table.attrs["notes"]
 
 
 def test_divergence_is_infinite_and_absence_is_absent(tmp_path: Path) -> None:

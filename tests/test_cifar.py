@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from analysis.load import comparable, frame, records
+from analysis.load import choose, frame, records
 from analysis.matching import by_cell
 from paper_tables import spec
 from replication.divergences import ForwardKL, GhostToken
@@ -356,7 +356,7 @@ def test_records_fill_the_exhibit(smoke: Path, monkeypatch: pytest.MonkeyPatch) 
             assert [record.seed for record in filled] == [0, 1], (row.label, column.key)
             wanted = row.label != "Teacher" or column.key not in of_students
             assert (column.key in filled[0].summary.metrics) == wanted, (row.label, column.key)
-    assert len(found) == 2 * len(exhibit.rows) and len(comparable(exhibit, found)[0]) == len(found)
+    assert len(found) == 2 * len(exhibit.rows) and len(choose(exhibit, found).kept) == len(found)
     assert all(set(each.summary.curves["reliability"]) == {"confidence", "accuracy", "count"} for each in found)
     table = frame(exhibit, found, "yours")
     assert table.attrs["notes"] == []
@@ -372,8 +372,9 @@ def test_records_fill_the_exhibit(smoke: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("IMAGES", str(noise(smoke.parent / "other.npz", 1)))
     other = next(run for label, run in command.runs(EXHIBIT, "smoke", [0]) if label == "CE")
     command.execute(other, smoke.parent / "more")
-    kept, notes = comparable(exhibit, found + records(smoke.parent / "more" / "smoke"))
-    assert len(kept) == len(found) and "1 records left out" in notes[0] and "corpus" in notes[0]
+    choice = choose(exhibit, found + records(smoke.parent / "more" / "smoke"))
+    assert len(choice.kept) == len(found)
+    assert "1 records left out" in choice.notes[0] and "corpus" in choice.notes[0]
 
 
 def test_images_that_are_not_there_are_one_line(

@@ -15,7 +15,7 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import nn
 
-from analysis.load import comparable, frame, records
+from analysis.load import choose, frame, records
 from analysis.matching import by_cell
 from paper_tables import spec
 from replication.divergences import ForwardKL, GhostToken, ReverseKL
@@ -336,7 +336,7 @@ def test_records_fill_the_exhibit(
     assert command.main(arguments) == 0
     exhibit, found = spec.load(EXHIBIT), records(ours / "smoke")
     assert f"{2 * len(exhibit.rows)} runs" in capsys.readouterr().out
-    assert len(found) == 2 * len(exhibit.rows) == len(comparable(exhibit, found)[0])
+    assert len(found) == 2 * len(exhibit.rows) == len(choose(exhibit, found).kept)
 
     cells = by_cell(exhibit, found)
     claimed = {(row, claim.column) for claim in exhibit.claims for row in claim.rows}

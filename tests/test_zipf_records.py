@@ -10,7 +10,7 @@ import pytest
 
 from analysis.cells import cells
 from analysis.figures import inline
-from analysis.load import comparable, frame, records
+from analysis.load import choose, frame, records
 from analysis.matching import by_cell
 from paper_tables import spec
 from toy import __main__ as command
@@ -50,7 +50,7 @@ def test_records_fill_the_exhibit(
     for row in exhibit.rows:
         for column in exhibit.columns:
             assert [record.seed for record in matched[row.label, column.key]] == [0, 1], (row.label, column.key)
-    assert len(comparable(exhibit, found)[0]) == 22
+    assert len(choose(exhibit, found).kept) == 22
     table = frame(exhibit, found, "yours")
     assert table.attrs["notes"] == []
     everywhere = {(row.label, column.key) for row in exhibit.rows for column in exhibit.columns}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from analysis import origin
 from analysis.ledger import Entry
 from analysis.load import Record
 from analysis.report import claim, words
@@ -120,13 +121,14 @@ def search_text(exhibits: list[Exhibit], entries: list[Entry]) -> dict[str, str]
 
 
 def source(voice: str, records: list[Record]) -> str:
-    """One line: how many runs, of what code, on what text and machine."""
+    """One line: how many runs, of what source, precision and teacher, on what text and machine."""
     corpora = sorted({f"{r.config.corpus.name} ({r.config.corpus.fingerprint})" for r in records})
-    codes = sorted({record.config.code for record in records})
     machines = sorted({compact(record.config.hardware) for record in records if record.config.hardware})
     seeds = len({record.seed for record in records})
-    digests = f"code {codes[0]}" if len(codes) == 1 else f"{len(codes)} versions of the code"
+    known = {"source": origin.sources(records), "precision of products": origin.products(records)}
+    known |= {"teacher": origin.teachers(records)}
+    made = [f"{len(text.split(' / '))} {word}s" if " / " in text else f"{word} {text}" for word, text in known.items()]
     return (
-        f"{voice}: {len(records)} runs, up to {seeds} seed{'s' * (seeds > 1)}, {digests}, "
+        f"{voice}: {len(records)} runs, up to {seeds} seed{'s' * (seeds > 1)}, {', '.join(made)}, "
         f"corpus {', '.join(corpora)}, on {' / '.join(machines) or 'hardware not recorded'}"
     )

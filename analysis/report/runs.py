@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.load import Record, comparable
+from analysis import origin
+from analysis.load import Record, choose
 from analysis.matching import matches, recipe_of
 from analysis.sheet import OURS, compact
 from paper_tables.spec import Exhibit
@@ -20,7 +20,9 @@ class Group:
     fills: dict[str, list[str]]  # row label -> the labels of the columns, [] for all of them
     recipe: str
     runs: list[tuple[int, str]]  # seed and run id
-    made: list[tuple[str, str]]  # commit, code, corpus, hardware, time: a word and its values
+    made: list[
+        tuple[str, str]
+    ]  # commit, source, numerics, precision, teacher, corpus, hardware, time: a word and its values
 
     @property
     def cells(self) -> list[str]:
@@ -32,7 +34,7 @@ def groups(exhibit: Exhibit, records: dict[str, list[Record]]) -> list[Group]:
     """Every group that fills a cell, the logged ones first, in the order of the rows."""
     found: list[Group] = []
     for voice in OURS:
-        chosen = comparable(exhibit, records[voice])[0]
+        chosen = choose(exhibit, records[voice]).kept
         for stated, fills in recipes(exhibit).values():
             behind = sorted((r for r in chosen if matches(stated, r)), key=lambda r: (r.seed, r.run_id))
             if behind:
@@ -75,18 +77,15 @@ def method(value: Any) -> str:
 
 
 def made(records: list[Record]) -> list[tuple[str, str]]:
-    extra = [record.config.model_extra or {} for record in records]
     seconds = [record.summary.machine["seconds"] for record in records if "seconds" in record.summary.machine]
     told = {
-        "commit": each(str(one.get("commit", "")) for one in extra),
-        "code": each(record.config.code for record in records),
-        "corpus": each(f"{r.config.corpus.name} ({r.config.corpus.fingerprint})" for r in records),
-        "hardware": each(compact(record.config.hardware) for record in records if record.config.hardware),
+        "commit": origin.commits(records),
+        "source": origin.sources(records),
+        "numerics": origin.numerics(records) or "1 of every part",
+        "precision": origin.products(records) or "float64 or none",
+        "teacher": origin.teachers(records) or "none",
+        "corpus": origin.each(f"{r.config.corpus.name} ({r.config.corpus.fingerprint})" for r in records),
+        "hardware": origin.each(compact(record.config.hardware) for record in records if record.config.hardware),
         "time": f"{sum(seconds) / len(seconds):,.0f} s a run" if seconds else "",
     }
     return [(word, value or "not recorded") for word, value in told.items()]
-
-
-def each(values: Iterable[str]) -> str:
-    """The different values, in their first order."""
-    return " / ".join(dict.fromkeys(value for value in values if value))
