@@ -5,6 +5,8 @@ SCALE ?= laptop
 SEEDS ?= 0
 EXHIBIT ?= rskd/table06
 GPU ?=
+RUN ?=
+SAMPLE ?=
 PROFILE ?= local
 # a cluster has processors of its own
 CORES ?= $(if $(filter local,$(PROFILE)),$(shell getconf _NPROCESSORS_ONLN))
@@ -14,7 +16,7 @@ PY = .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help environment lock test lint format coverage audit errata claims report notebooks record bench clean \
+.PHONY: help environment lock test lint format coverage audit errata claims report notebooks record replay bench clean \
         figure-frontier replicate-figure-frontier
 
 # 6 -> 06, 2a -> 02a, 12 -> 12: the number as the files of paper_tables/ write it.
@@ -164,6 +166,9 @@ report: environment ## everything as one static site, from the logged records: b
 
 notebooks: environment ## execute the notebooks of analysis/notebooks/ and keep them with their outputs: build/notebooks/
 	@$(PY) -m tools.run_notebooks
+
+replay: environment ## make logged runs again and compare: EXHIBIT=rskd/table06, RUN=<id>, SAMPLE=5; results/ stays as it is
+	$(PY) -m workflow.replay --scale $(SCALE) $(if $(RUN),--run $(RUN),$(if $(filter command line,$(origin EXHIBIT)),--exhibit $(EXHIBIT)))$(if $(SAMPLE), --sample $(SAMPLE))
 
 record: environment ## promote this machine's records of EXHIBIT=rskd/table06 to logged ones, after checking them
 	$(PY) -m workflow $(EXHIBIT) --scale $(SCALE) --seeds $(SEEDS) --record

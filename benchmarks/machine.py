@@ -66,13 +66,3 @@ def processor() -> str:
 
 def load() -> float:
     return round(os.getloadavg()[0], 2)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether it has instructions for bfloat16 products; elsewhere they are many times slower than float32."""
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else "avx512_bf16" in cpu_flags()
-
-
-def cpu_flags() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""

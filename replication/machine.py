@@ -76,3 +76,13 @@ def whole(name: str) -> int | None:
     if word and (not word.isdecimal() or int(word) < 1):
         raise ValueError(f"{name} is {word!r}; give a whole number of at least 1.")
     return int(word) if word else None
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it has instructions for bfloat16 products; elsewhere they are many times slower than float32."""
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else "avx512_bf16" in cpu_flags()
+
+
+def cpu_flags() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""

@@ -137,7 +137,14 @@ def measured(
 class Training:
     """A run under way: what one step needs, and `step`, how many are done."""
 
-    def __init__(self, run: Run, data: Data, teacher: PreTrainedModel | None, machine: Machine) -> None:
+    def __init__(
+        self,
+        run: Run,
+        data: Data,
+        teacher: PreTrainedModel | None,
+        machine: Machine,
+        supervision: Supervision | None = None,  # the run's own
+    ) -> None:
         self.run, self.data, self.machine = run, data, machine
         self.model = model = starting_point(run, data, machine).to(machine.device)
         self.inputs = inputs_of_text(data)
@@ -164,7 +171,7 @@ class Training:
             weight_decay=0.0,  # RS-KD Table 17 says Adam and states no decay
             fused=True,
         )
-        self.supervision = supervision_of(run, data, teacher, machine)
+        self.supervision = supervision or supervision_of(run, data, teacher, machine)
         if isinstance(self.supervision, FromCache | FromOtherContext):
             self.inputs["cache"] = self.supervision.reader.manifest.digest
         self.order = order_of(run, data)
