@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from replication.divergences import Divergence, precise
+from replication.divergences import Divergence
 from replication.positions import Positions
-from replication.targets import AnyTarget
+from replication.target import AnyTarget, precise
 
 
 def distillation_loss(

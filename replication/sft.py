@@ -11,6 +11,7 @@ from replication.machine import Machine
 from replication.model import logits_of
 from replication.record import ROOT
 from replication.run import Data
+from replication.target import precise
 
 # the files that decide a tuned student's numbers, beside those of every training
 DECIDING = tuple(ROOT / "replication" / "instruct" / name for name in ("chat.py", "conversations.py", "packed.py"))
@@ -34,6 +35,6 @@ def response_loss(student: PreTrainedModel, data: Data, sequences: int, machine:
         said_L = torch.from_numpy(held_out.responses([row])[0]).to(machine.device)
         with machine.precision():
             logits_LV = logits_of(student, tokens_1L[:, :-1], data.tokenizer.vocabulary)[0]
-        nats += float(cross_entropy(logits_LV[said_L].float(), tokens_1L[0, 1:][said_L], reduction="sum"))
+        nats += float(cross_entropy(precise(logits_LV[said_L]), tokens_1L[0, 1:][said_L], reduction="sum"))
         count += int(said_L.sum())
     return {"response_loss": nats / count}

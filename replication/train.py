@@ -17,7 +17,7 @@ from replication.caching import Need, model_folder, teacher_for
 from replication.checkpoint import publish, remove, restore, save, weights_of
 from replication.evaluate.language_model import evaluate
 from replication.machine import Machine
-from replication.model import build, compile_layers, layers_of, load, parameters
+from replication.model import build, compile_layers, layers_of, load, parameters, precise_weights
 from replication.parallel import replicated, sharded, synchronised, whole
 from replication.recipe import Different, changed, methods_of, resolved
 from replication.record import Record, provenance, seed_for
@@ -231,11 +231,11 @@ def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
         folder = model_folder(run.start, machine)
         if not (folder / "config.json").exists():
             raise ValueError(f"Run {run.start.id}, from which {run.id} goes on, is not trained yet: run it first.")
-        return load(folder).float().train()
+        return precise_weights(load(folder)).train()
     if run.recipe.student in run.scale.roles:
         seed = seed_for(run.seed, "init") % 2**63
         return build(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed).train()
-    return load(run.recipe.student).float().train()
+    return precise_weights(load(run.recipe.student)).train()
 
 
 def supervision_of(run: Run, data: Data, teacher: PreTrainedModel | None, machine: Machine) -> Supervision:
