@@ -16,7 +16,8 @@ PY = .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help environment lock test lint format coverage audit errata claims report notebooks record replay bench clean \
+.PHONY: help environment lock test lint format coverage audit errata claims report rehearsals notebooks record replay \
+        bench clean \
         figure-frontier replicate-figure-frontier
 
 # 6 -> 06, 2a -> 02a, 12 -> 12: the number as the files of paper_tables/ write it.
@@ -163,6 +164,9 @@ claims: environment ## every claim of the four papers with its verdict on their 
 
 report: environment ## everything as one static site, from the logged records: build/report/index.html
 	$(PY) -m analysis report --scale $(SCALE)
+
+rehearsals: environment ## add what tests/rehearsals.json lacks: what a component does, of the numerics it now has
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m tests.rehearsals
 
 notebooks: environment ## execute the notebooks of analysis/notebooks/ and keep them with their outputs: build/notebooks/
 	@$(PY) -m tools.run_notebooks

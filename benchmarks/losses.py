@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from replication.divergences import Divergence, ForwardKL, GhostToken, TailAware, precise
+from replication.divergences import Divergence, ForwardKL, GhostToken, TailAware
 from replication.fused import Target, distillation_loss
 from replication.head import Head, TeacherStates
 from replication.positions import AllPositions, Positions, TopFraction
-from replication.targets import SparseTarget, one_hot
+from replication.target import SparseTarget, one_hot, precise
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from replication.targets import AnyTarget, DenseTarget, SparseTarget, at_least_one, positive
+from replication.target import AnyTarget, DenseTarget, SparseTarget, at_least_one, positive, precise
 
 
 class Comparison:
@@ -158,11 +158,6 @@ class TailAware(Comparison):
         mean_S = tail_NV.sum(1).view(sequences, -1).mean(1)
         share_N = (self.beta / mean_S).repeat_interleave(len(teacher_NV) // sequences)
         return SparseTarget(top.indices, top.values), tail_NV, share_N
-
-
-def precise(logits_NV: Tensor) -> Tensor:
-    # a bf16 softmax loses its tail
-    return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
 
 
 def left_out(logits_NV: Tensor, target: SparseTarget) -> Tensor:

@@ -27,7 +27,7 @@ from replication.logit_gradients import Weights, rule_for
 from replication.positions import AllPositions, Weighing
 from replication.products import Logits, Products, sums
 from replication.signals import SIGNALS, Signals, ask_student, ask_target
-from replication.targets import AnyTarget, DenseTarget, SparseTarget
+from replication.target import AnyTarget, DenseTarget, SparseTarget, precise
 
 Target = AnyTarget | TeacherStates
 # bytes of one chunk's logits, and of the positions that are worked on while they are in the processor's cache
@@ -139,8 +139,7 @@ class TeacherLogits:
     sequences: int
 
     def rows(self, rows: Rows) -> DenseTarget:
-        # float32: a bf16 softmax loses its tail
-        probs_RV = torch.softmax(self.logits_NV[rows].float() * self.exponent, -1)
+        probs_RV = torch.softmax(precise(self.logits_NV[rows]) * self.exponent, -1)
         refuse_broken(probs_RV[:, 0])
         return DenseTarget(probs_RV, self.sequences)
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from replication.divergences import Divergence, precise
+from replication.divergences import Divergence
 from replication.draws import Randomness
 from replication.positions import Weighing
 from replication.signals import SIGNALS, Signals
-from replication.targets import AnyTarget
+from replication.target import AnyTarget, precise
 
 
 def distillation_loss(

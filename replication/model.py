@@ -54,6 +54,11 @@ def load(name_or_path: str | Path) -> PreTrainedModel:
         ) from None
 
 
+def precise_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """In place: float32, whatever the file holds, or float64 where it holds that."""
+    return model if model.dtype == torch.float64 else model.float()
+
+
 def fingerprint(model: PreTrainedModel) -> str:
     """'2-' and 16 hex digits over every weight and every setting that is not its family's default.
 

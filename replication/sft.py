@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from replication.machine import Machine
 from replication.model import logits_of
 from replication.run import Data
+from replication.target import precise
 
 
 @torch.no_grad()
@@ -25,6 +26,6 @@ def response_loss(student: PreTrainedModel, data: Data, sequences: int, machine:
         said_L = torch.from_numpy(held_out.responses([row])[0]).to(machine.device)
         with machine.precision():
             logits_LV = logits_of(student, tokens_1L[:, :-1], data.tokenizer.vocabulary)[0]
-        nats += float(cross_entropy(logits_LV[said_L].float(), tokens_1L[0, 1:][said_L], reduction="sum"))
+        nats += float(cross_entropy(precise(logits_LV[said_L]), tokens_1L[0, 1:][said_L], reduction="sum"))
         count += int(said_L.sum())
     return {"response_loss": nats / count}

@@ -46,7 +46,7 @@ class SparseTarget:
 
 @dataclass(frozen=True)
 class DenseTarget:
-    """A probability for every class, [N, V] float32."""
+    """A probability for every class, [N, V]; at least float32."""
 
     probs_NV: Tensor
     sequences: int = 1
@@ -148,12 +148,17 @@ def largest(logits_NV: Tensor, k: int, exponent: float = 1.0) -> tuple[Tensor, T
     )
 
 
+def precise(logits_NV: Tensor) -> Tensor:
+    """In float32, or in float64 where they are that already: a bf16 softmax loses its tail."""
+    return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+
+
 def log_probs(logits_NV: Tensor, exponent: float = 1.0) -> Tensor:
-    """log softmax of exponent * logits in float32 (a bf16 softmax loses its tail).
+    """log softmax of exponent * `precise` logits.
 
     Raises ValueError where a row has no distribution: NaN, +inf, or no finite logit.
     """
-    logits_NV = logits_NV.float() * exponent if exponent != 1 else logits_NV.float()
+    logits_NV = precise(logits_NV) * exponent if exponent != 1 else precise(logits_NV)
     total_N1 = logits_NV.logsumexp(-1, keepdim=True)
     refuse_broken(total_N1[:, 0])
     return logits_NV - total_N1

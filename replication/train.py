@@ -22,7 +22,7 @@ from replication.draws import Streams
 from replication.evaluate.language_model import evaluate
 from replication.inputs import inputs_of_text
 from replication.machine import Machine
-from replication.model import build, compile_layers, fingerprint, layers_of, load, parameters
+from replication.model import build, compile_layers, fingerprint, layers_of, load, parameters, precise_weights
 from replication.monitor import by_step, standing, watched_steps
 from replication.numerics import numerics_of
 from replication.parallel import replicated, sharded, synchronised, whole
@@ -304,11 +304,11 @@ def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
         folder = model_folder(run.start, machine)
         if not (folder / "config.json").exists():
             raise ValueError(f"Run {run.start.id}, from which {run.id} goes on, is not trained yet: run it first.")
-        return load(folder).float().train()
+        return precise_weights(load(folder)).train()
     if run.recipe.student in run.scale.roles:
         seed = seed_for(run.seed, "init") % 2**63
         return build(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed).train()
-    return load(run.recipe.student).float().train()
+    return precise_weights(load(run.recipe.student)).train()
 
 
 def supervision_of(run: Run, data: Data, teacher: PreTrainedModel | None, machine: Machine) -> Supervision:

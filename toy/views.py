@@ -33,8 +33,8 @@ class Views:
             images_NHWC,
             torch.from_numpy(labels).long().to(device),
             pad(images_NHWC, (0, 0, BORDER, BORDER, BORDER, BORDER)),
-            torch.tensor(mean, dtype=torch.float32, device=device),
-            torch.tensor(deviation, dtype=torch.float32, device=device),
+            torch.tensor(mean, dtype=torch.get_default_dtype(), device=device),
+            torch.tensor(deviation, dtype=torch.get_default_dtype(), device=device),
         )
 
     def epoch(self, batch: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -55,8 +55,8 @@ class Views:
             yield self.scaled(seen_BHWC), self.labels_N[index_B]
 
     def scaled(self, images_NHWC: Tensor) -> Tensor:
-        """[N, C, H, W] float32, in the layout of the device."""
-        scaled_NHWC = (images_NHWC.float() - self.mean_C) / self.deviation_C
+        """[N, C, H, W] in torch's default precision, float32, in the layout of the device."""
+        scaled_NHWC = (images_NHWC.to(self.mean_C.dtype) - self.mean_C) / self.deviation_C
         return scaled_NHWC.permute(0, 3, 1, 2).contiguous(memory_format=layout(scaled_NHWC.device))
 
 

@@ -14,6 +14,7 @@ from replication.fused import chunks, in_cache
 from replication.machine import Machine
 from replication.model import head_of, hidden_of, is_linear, logits_of
 from replication.packing import Packing
+from replication.target import precise
 
 BATCH = 16  # sequences
 SPANS = 16  # of positions, since what a model knows depends on how much it has read
@@ -38,7 +39,7 @@ class Tally:
         sequence_N: Tensor | None = None,
         span_N: Tensor | None = None,
     ) -> None:
-        log_student_NV = student_logits_NV.float().log_softmax(-1)
+        log_student_NV = precise(student_logits_NV).log_softmax(-1)
         nats_N, top = -log_student_NV.gather(1, labels_N[:, None])[:, 0], log_student_NV.max(-1)
         student_NV = log_student_NV.exp_()
         self.nats.add(nats_N, sequence_N)
@@ -50,7 +51,7 @@ class Tally:
         self.span_top.add(top.values.exp(), top.indices == labels_N, span_N)
         if teacher_logits_NV is not None:
             self.compared = True
-            teacher_NV = teacher_logits_NV.float().softmax(-1)
+            teacher_NV = precise(teacher_logits_NV).softmax(-1)
             self.agreement.add(teacher_NV.argmax(-1) == top.indices, sequence_N)
             # the chance that speculative decoding accepts a student's draft token: sum over classes of min
             self.acceptance.add(torch.minimum(teacher_NV, student_NV).sum(-1, dtype=torch.float64), sequence_N)

@@ -25,6 +25,7 @@ from replication.machine import Machine
 from replication.model import fingerprint, to_width
 from replication.packing import Packing
 from replication.record import generator
+from replication.target import precise
 
 # what the keys and values of one batch may take; the GPU's is not yet measured on a GPU
 ROOM = {"cpu": 2**28, "cuda": 24 * 2**30}  # bytes
@@ -121,7 +122,7 @@ def completed(
 def chosen(logits_MV: Tensor, chance_M: Tensor) -> Tensor:
     """The class in whose stretch of the cumulative distribution the uniform number falls, [M]."""
     # float64: in float32 the sum over many classes would lose the rare ones
-    cumulative_MV = logits_MV.float().softmax(-1).double().cumsum(-1)
+    cumulative_MV = precise(logits_MV).softmax(-1).double().cumsum(-1)
     wanted_M1 = chance_M[:, None] * cumulative_MV[:, -1:]
     return torch.searchsorted(cumulative_MV, wanted_M1, right=True)[:, 0].clamp_max(logits_MV.shape[1] - 1)
 

@@ -23,7 +23,7 @@ from replication.machine import Machine
 from replication.model import logits_of
 from replication.run import Data, Run, order_of
 from replication.supervision import drawn
-from replication.target import Target
+from replication.target import Target, precise
 from replication.targets import WaterFilling
 
 
@@ -53,7 +53,7 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
         with machine.precision():
             logits_BLV = logits_of(teacher, rows[:, :-1], data.tokenizer.vocabulary)
         kept = drawn(target, logits_BLV, rows[:, 1:], indices_B, run.seed)
-        probs_NV = logits_BLV.flatten(0, 1).float().softmax(-1)
+        probs_NV = precise(logits_BLV.flatten(0, 1)).softmax(-1)
         weights_NV = kept.dense(probs_NV.shape[1])
         off_NV = weights_NV - weights_NV.sum(1, keepdim=True) * probs_NV
         off_V += off_NV.sum(0, dtype=torch.float64)

@@ -14,11 +14,12 @@ from transformers import PreTrainedModel
 
 from replication.caching import model_folder, teacher_for
 from replication.machine import Machine
-from replication.model import load, logits_of
+from replication.model import load, logits_of, precise_weights
 from replication.plan import student_of
 from replication.probes.completions import Completions
 from replication.record import generator, seed_for
 from replication.run import Data, Run
+from replication.target import precise
 
 COMPLETIONS = 64  # of each prefix (n_com, App. C)
 PREFIXES = ("1", "5", "10", "30", "100", "300", "640")  # t and T of the tables; a scale says what they stand for
@@ -38,7 +39,7 @@ def martingale(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float]
     the longest length `xi_t5` and `v_t5`, histograms beside the counts that noise alone would give.
     Raises ValueError where teacher or student is not trained yet, or no length fits.
     """
-    oracle, student = teacher_for(run, machine).float(), trained(run, machine)
+    oracle, student = precise_weights(teacher_for(run, machine)), trained(run, machine)
     reach = min(run.length, oracle.config.max_position_embeddings)
     lengths = {word: length for word in LENGTHS if (length := run.scale.length(word)) <= reach}
     if not lengths:
@@ -68,7 +69,7 @@ def trained(run: Run, machine: Machine) -> PreTrainedModel:
     folder = model_folder(wanted, machine)
     if not (folder / "config.json").exists():
         raise ValueError(f"The student {wanted.id} has no checkpoint in {folder.parent}: train it first.")
-    return load(folder).float().to(machine.device).eval()
+    return precise_weights(load(folder)).to(machine.device).eval()
 
 
 @torch.inference_mode()
@@ -78,7 +79,7 @@ def losses(student: PreTrainedModel, tokens_NL: Tensor, lengths: Sequence[int], 
     ends_T = torch.tensor(lengths)
     found = []
     for part_NL in tokens_NL.split(at_once):
-        logits_NLV = logits_of(student, part_NL[:, :-1], vocabulary).float()
+        logits_NLV = precise(logits_of(student, part_NL[:, :-1], vocabulary))
         loss_NL = torch.nn.functional.cross_entropy(logits_NLV.transpose(1, 2), part_NL[:, 1:], reduction="none")
         found.append(loss_NL.double().cumsum(1).cpu()[:, ends_T - 1] / ends_T)
     return torch.cat(found)

@@ -10,6 +10,7 @@ import torch
 from replication.caching import teacher_for
 from replication.evaluate.speculative import decode
 from replication.machine import Machine
+from replication.model import precise_weights
 from replication.probes.martingale import trained
 from replication.record import seed_for
 from replication.run import Data, Run
@@ -25,7 +26,7 @@ def speculative(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float
     Held-out rows are continued from their first quarter, at temperature 1. In float32. ValueError where teacher or
     student is not trained yet.
     """
-    teacher, student = teacher_for(run, machine).float(), trained(run, machine)
+    teacher, student = precise_weights(teacher_for(run, machine)), trained(run, machine)
     reach = min(run.length, teacher.config.max_position_embeddings)
     prompt = max(1, reach // 4)
     rows = torch.from_numpy(data.validation.rows(np.arange(min(len(data.validation), DRAFTS))))

@@ -1,0 +1,111 @@
+"""Every class of every axis: the runs in which it is rehearsed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.rehearsal_stage import Stage
+
+Numbers = dict[str, Any]
+
+SAMPLING = {"name": "RandomSampling", "draws": 50}
+TOP = {"name": "TopK", "k": 6}
+MIXED = {"name": "Constant", "kd_weight": 0.8, "ce_weight": 0.3}
+
+# name -> what a recipe says, more than once where the class has several ways
+TARGETS: dict[str, list[dict[str, Any]]] = {
+    "OneHot": [{}],
+    "Full": [{}, {"exponent": 0.7}],
+    "TopK": [{"k": 6}],
+    "TopP": [{"p": 0.8, "cap": 12, "exponent": 0.9}],
+    "SmoothedTopK": [{"k": 6}],
+    "NaiveFix": [{"k": 6}],
+    "RandomSampling": [{"draws": 50}, {"draws": 12, "exponent": 0.8}],
+    "Stratified": [{"draws": 50}],
+    "Systematic": [{"draws": 50}],
+    "HeadAndSampledTail": [{"k": 4, "draws": 8}],
+    "WaterFilling": [{"classes": 12}],
+    "AdaptiveWaterFilling": [{"level": 0.05}],
+    "WithoutReplacement": [{"classes": 12}],
+}
+# "auto" is a cache where there may be one; no codec stores two of the draws
+DELIVERIES = {
+    "OneHot": ("auto",),
+    "Full": ("auto",),
+    "HeadAndSampledTail": ("online",),
+    "WithoutReplacement": ("online",),
+}
+OF_DIVERGENCE: dict[str, list[dict[str, Any]]] = {
+    "ForwardKL": [{"target": "Full"}, {"target": {"name": "SmoothedTopK", "k": 3}}],
+    "ReverseKL": [{"target": "Full"}],
+    "ForwardReverseKL": [{"target": "Full"}],
+    "L1": [{"target": "Full"}, {"target": TOP}],
+    "MSE": [{"target": "Full"}, {"target": TOP}],
+    "GhostToken": [{"target": TOP}],
+    "TailAware": [{"target": "Full", "schedule": {"name": "Constant", "ce_weight": 1.0}}],
+}
+OF_POSITIONS: dict[str, dict[str, Any]] = {
+    "AllPositions": {"target": TOP, "schedule": MIXED},
+    "TopFraction": {"target": "Full"},
+    "HardTokens": {"target": SAMPLING, "schedule": MIXED},
+    "Responses": {"target": TOP},
+}
+OF_SAMPLES: dict[str, dict[str, Any]] = {"AllSamples": {}, "RandomSamples": {"keep": 0.5}}
+OF_SCHEDULE: dict[str, dict[str, Any]] = {
+    "Constant": {"kd_weight": 0.8, "ce_weight": 0.3},
+    "TwoStage": {"until": 0.6},
+    "WarmupStableDecay": {"warmup": 0.3, "decay": 0.4},
+}
+OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}
+OF_BACKGROUND = ("SameText", "OtherText", "Adapted")
+OF_TUNING = ("Untuned", "Instructed")
+
+
+def targets(name: str, stage: Stage) -> Numbers:
+    """In every way that the class has: from a cache where it can be, and online."""
+    found = {}
+    for number, said in enumerate(TARGETS[name], 1):
+        for delivery in DELIVERIES.get(name, ("auto", "online")):
+            found[f"run {number} {delivery}"] = stage.perform(target={"name": name, **said}, delivery=delivery)
+    return found
+
+
+def divergences(name: str, stage: Stage) -> Numbers:
+    return {f"run {n}": stage.perform(divergence=name, **said) for n, said in enumerate(OF_DIVERGENCE[name], 1)}
+
+
+def positions(name: str, stage: Stage) -> Numbers:
+    return stage.perform(positions=name, **OF_POSITIONS[name])
+
+
+def samples(name: str, stage: Stage) -> Numbers:
+    return stage.perform(samples={"name": name, **OF_SAMPLES[name]}, target=SAMPLING)
+
+
+def schedules(name: str, stage: Stage) -> Numbers:
+    return stage.perform(schedule={"name": name, **OF_SCHEDULE[name]}, target=TOP)
+
+
+def alignments(name: str, stage: Stage) -> Numbers:
+    return stage.perform(alignment={"name": name, **OF_ALIGNMENT[name]}, target=SAMPLING)
+
+
+def backgrounds(name: str, stage: Stage) -> Numbers:
+    return stage.perform(background=name, target=TOP)
+
+
+def tunings(name: str, stage: Stage) -> Numbers:
+    return stage.perform(tuning=name, target=TOP)
+
+
+AXES: dict[str, Callable[[str, Stage], Numbers]] = {
+    "target": targets,
+    "divergence": divergences,
+    "positions": positions,
+    "samples": samples,
+    "schedule": schedules,
+    "alignment": alignments,
+    "background": backgrounds,
+    "tuning": tunings,
+}
