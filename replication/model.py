@@ -60,13 +60,13 @@ def precise_weights(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """'2-' and 16 hex digits over every weight and every setting that is not its family's default.
+    """16 hex digits over every weight and every setting that is not its family's default.
 
     Settings that no logit depends on do not count, so that another version of transformers changes nothing.
     """
     stated = model.config.to_diff_dict()
     decisive = {key: value for key, value in stated.items() if key not in UNDECISIVE}
-    return "2-" + digest_of({"model_type": model.config.model_type, **decisive}, model)
+    return digest_of({"model_type": model.config.model_type, **decisive}, model)
 
 
 def first_fingerprint(model: PreTrainedModel) -> str:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from replication import recipe as known
+from replication.recipe import plain
+from tests.cases import EXAMPLES, example
 from tests.rehearsal_stage import Stage
 
 Numbers = dict[str, Any]
 
 SAMPLING = {"name": "RandomSampling", "draws": 50}
 TOP = {"name": "TopK", "k": 6}
+CLASSES = 288  # of the stage's tokenizer
 MIXED = {"name": "Constant", "kd_weight": 0.8, "ce_weight": 0.3}
 
-# name -> what a recipe says, more than once where the class has several ways
+# name -> what a recipe says, more than once where the class has several ways; one that is not listed is rehearsed as
+# `cases.example` makes it
 TARGETS: dict[str, list[dict[str, Any]]] = {
     "OneHot": [{}],
     "Full": [{}, {"exponent": 0.7}],
@@ -28,13 +33,6 @@ TARGETS: dict[str, list[dict[str, Any]]] = {
     "WaterFilling": [{"classes": 12}],
     "AdaptiveWaterFilling": [{"level": 0.05}],
     "WithoutReplacement": [{"classes": 12}],
-}
-# "auto" is a cache where there may be one; no codec stores two of the draws
-DELIVERIES = {
-    "OneHot": ("auto",),
-    "Full": ("auto",),
-    "HeadAndSampledTail": ("online",),
-    "WithoutReplacement": ("online",),
 }
 OF_DIVERGENCE: dict[str, list[dict[str, Any]]] = {
     "ForwardKL": [{"target": "Full"}, {"target": {"name": "SmoothedTopK", "k": 3}}],
@@ -65,30 +63,48 @@ OF_TUNING = ("Untuned", "Instructed")
 def targets(name: str, stage: Stage) -> Numbers:
     """In every way that the class has: from a cache where it can be, and online."""
     found = {}
-    for number, said in enumerate(TARGETS[name], 1):
-        for delivery in DELIVERIES.get(name, ("auto", "online")):
+    for number, said in enumerate(TARGETS.get(name, [fields_of("target", name)]), 1):
+        for delivery in deliveries(name):
             found[f"run {number} {delivery}"] = stage.perform(target={"name": name, **said}, delivery=delivery)
     return found
 
 
+def deliveries(name: str) -> tuple[str, ...]:
+    """ "auto" is a cache where there may be one; no codec stores some of the draws."""
+    stored = EXAMPLES[name].stored
+    if stored is None:
+        return ("auto",)
+    return ("online",) if stored.storage(CLASSES) is None else ("auto", "online")
+
+
+def fields_of(axis: str, name: str) -> dict[str, Any]:
+    """Of a small instance."""
+    return {key: value for key, value in plain(example(known.AXES[axis][name])).items() if key != "name"}
+
+
 def divergences(name: str, stage: Stage) -> Numbers:
-    return {f"run {n}": stage.perform(divergence=name, **said) for n, said in enumerate(OF_DIVERGENCE[name], 1)}
+    return {
+        f"run {n}": stage.perform(divergence=name, **said) for n, said in enumerate(OF_DIVERGENCE.get(name, [{}]), 1)
+    }
 
 
 def positions(name: str, stage: Stage) -> Numbers:
-    return stage.perform(positions=name, **OF_POSITIONS[name])
+    said = {"name": name, **fields_of("positions", name)} if name not in OF_POSITIONS else name
+    return stage.perform(positions=said, **OF_POSITIONS.get(name, {"target": "Full"}))
 
 
 def samples(name: str, stage: Stage) -> Numbers:
-    return stage.perform(samples={"name": name, **OF_SAMPLES[name]}, target=SAMPLING)
+    return stage.perform(samples={"name": name, **OF_SAMPLES.get(name, fields_of("samples", name))}, target=SAMPLING)
 
 
 def schedules(name: str, stage: Stage) -> Numbers:
-    return stage.perform(schedule={"name": name, **OF_SCHEDULE[name]}, target=TOP)
+    return stage.perform(schedule={"name": name, **OF_SCHEDULE.get(name, fields_of("schedule", name))}, target=TOP)
 
 
 def alignments(name: str, stage: Stage) -> Numbers:
-    return stage.perform(alignment={"name": name, **OF_ALIGNMENT[name]}, target=SAMPLING)
+    return stage.perform(
+        alignment={"name": name, **OF_ALIGNMENT.get(name, fields_of("alignment", name))}, target=SAMPLING
+    )
 
 
 def backgrounds(name: str, stage: Stage) -> Numbers:

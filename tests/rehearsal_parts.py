@@ -106,12 +106,19 @@ def kinds_of(divergence: str, logits_NV: Tensor, states: TeacherStates) -> dict[
     return dense if divergence in ("ReverseKL", "ForwardReverseKL", "TailAware") else {**dense, **found}
 
 
+def chances() -> torch.Generator:
+    """For a policy that draws: the same ones each time."""
+    return torch.Generator().manual_seed(2)
+
+
 def by_logits(
     states_BLD: Tensor, weight_VD: Tensor, labels_BL: Tensor, target: Any, divergence: Divergence, positions: Any
 ) -> list[float]:
     states_BLD, weight_VD = (part.clone().requires_grad_() for part in (states_BLD, weight_VD))
     whole = target.whole() if isinstance(target, TeacherStates) else target
-    found = loss.distillation_loss(states_BLD @ weight_VD.T, labels_BL, whole, divergence, positions, 0.8, 0.3)
+    found = loss.distillation_loss(
+        states_BLD @ weight_VD.T, labels_BL, whole, divergence, positions, 0.8, 0.3, 0.0, chances()
+    )
     return [float(found), *(float(part.norm()) for part in torch.autograd.grad(found, (states_BLD, weight_VD)))]
 
 
@@ -119,7 +126,9 @@ def by_states(
     states_BLD: Tensor, weight_VD: Tensor, labels_BL: Tensor, target: Any, divergence: Divergence, positions: Any
 ) -> list[float]:
     states_BLD, weight_VD = (part.clone().requires_grad_() for part in (states_BLD, weight_VD))
-    found = fused.distillation_loss(states_BLD, Head(weight_VD), labels_BL, target, divergence, positions, 0.8, 0.3)
+    found = fused.distillation_loss(
+        states_BLD, Head(weight_VD), labels_BL, target, divergence, positions, 0.8, 0.3, 0.0, chances()
+    )
     return [float(found), *(float(part.norm()) for part in torch.autograd.grad(found, (states_BLD, weight_VD)))]
 
 

@@ -2,8 +2,8 @@
 
 `rehearsals.json` has one entry for each component and version of its numerics: "target.TopK@1". Where a rehearsal also
 uses other components of a version above 1, its key says so ("divergence.GhostToken@1 target.TopK@2"), so that raising
-one integer asks for new entries and leaves the old ones. `python -m tests.rehearsals` adds entries that are missing; it
-never changes one.
+one integer asks for new entries and leaves the old ones. `python -m tests.rehearsals` adds what is missing, an entry or
+a number that is measured by now; it never changes one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from replication.evaluate.suites import SUITES
 from replication.execute import PROBES as MEASURED
+from replication.numerics import SHARED, of_class, of_module
 from replication.recipe import AXES, PROBES
 from tests import rehearsal_axes, rehearsal_parts, rehearsal_toys
 from tests.rehearsal_stage import Stage, in_float64
@@ -27,7 +28,6 @@ FILE = Path(__file__).with_name("rehearsals.json")
 TOLERANCE = 1e-6  # relative; two orders of the same sum differ by 4e-7 at most, the smallest fault known by 1e-5
 NOTHING = 1e-10  # what is smaller is rounding of what should be 0
 UNREHEARSED = {"probe.throughput": "all its numbers are times"}
-SHARED = dict.fromkeys(rehearsal_parts.SHARED, 1)  # the versions of the parts that every run shares
 
 
 def components() -> list[str]:
@@ -47,11 +47,9 @@ def numerics_of(component: str) -> int:
     if kind in SHARED:
         return SHARED[kind]
     if kind in AXES:
-        return int(getattr(AXES[kind][name], "numerics", 1))
-    module = (
-        f"toy.{name}" if kind == "toy" else MEASURED[name].__module__ if name in MEASURED else "replication.probes.cost"
-    )
-    return int(getattr(import_module(module), "NUMERICS", 1))
+        return of_class(AXES[kind][name])
+    module = f"toy.{name}" if kind == "toy" else MEASURED[name].__module__
+    return of_module(import_module(module))
 
 
 def perform(component: str, stage: Stage) -> tuple[str, dict[str, Any]]:
@@ -87,7 +85,8 @@ def problem(key: str, found: dict[str, Any], known: dict[str, Any]) -> str:
         return f"{key} has no entry in tests/{FILE.name}: `make rehearsals` adds it."
     place = next(differences(known[key], found), "")
     if not place:
-        return ""
+        new = next(additions(known[key], found), "")
+        return f"{key} has no {new} in tests/{FILE.name}: `make rehearsals` adds it." if new else ""
     return (
         f"{component} behaves otherwise than numerics {version} ({place}, tolerance {TOLERANCE:.0e}). A fault: mend "
         f"it. Meant: raise its numerics, or that of what it uses, to {int(version) + 1}, then `make rehearsals`."
@@ -97,10 +96,10 @@ def problem(key: str, found: dict[str, Any], known: dict[str, Any]) -> str:
 def differences(wanted: Any, found: Any, place: str = "") -> Iterator[str]:
     """Where two rehearsals differ and by how much, the first steps first."""
     if isinstance(wanted, dict) and isinstance(found, dict):
-        for name in dict.fromkeys([*wanted, *found]):
+        for name in wanted:
             where = f"{place}, {name}" if place else str(name)
-            if name not in wanted or name not in found:
-                yield f"{where}: only {'now' if name in found else 'before'}"
+            if name not in found:
+                yield f"{where}: not measured any more"
             else:
                 yield from differences(wanted[name], found[name], where)
     elif isinstance(wanted, list) and isinstance(found, list):
@@ -114,6 +113,24 @@ def differences(wanted: Any, found: Any, place: str = "") -> Iterator[str]:
             yield f"{place}: {off / size:.1e} off"
     elif wanted != found:
         yield f"{place}: {found!r} instead of {wanted!r}"
+
+
+def additions(wanted: Any, found: Any, place: str = "") -> Iterator[str]:
+    """What is measured by now and was not when the entry was written."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for name, value in found.items():
+            where = f"{place}, {name}" if place else str(name)
+            if name not in wanted:
+                yield where
+            else:
+                yield from additions(wanted[name], value, where)
+
+
+def completed(wanted: Any, found: Any) -> Any:
+    """The entry as it was, and beside it what it lacks."""
+    if not (isinstance(wanted, dict) and isinstance(found, dict)):
+        return wanted
+    return {name: completed(wanted[name], value) if name in wanted else value for name, value in found.items()}
 
 
 def logged() -> dict[str, Any]:
@@ -132,8 +149,10 @@ def main() -> int:
             key, numbers = perform(component, stage)
             if key not in known:
                 added[key] = numbers
-            elif wrong := problem(key, numbers, known):
-                problems.append(wrong)
+            elif next(differences(known[key], numbers), ""):
+                problems.append(problem(key, numbers, known))
+            elif next(additions(known[key], numbers), ""):
+                added[key] = completed(known[key], numbers)
     if problems:
         print("\n".join([*problems, f"Nothing is written: tests/{FILE.name} keeps its entries."]), file=sys.stderr)
         return 1
