@@ -15,7 +15,26 @@ Facts = dict[Fact, str]
 COMMON = ("scale", "corpus", "products", "shared numerics")  # kinds that a whole table has in common
 OWN = ("numerics", "teacher", "tokenizer", "meaning")  # kinds in which one row may differ from the next, in this order
 WORDS = ("student", "teacher", "tokens", "background", "tuning", "probe")  # of a recipe: the scale says what they mean
+# what a record of another such fact is said to be of
+KINDS = {
+    "another numerics": ("shared numerics", "numerics"),
+    "another teacher": ("teacher",),
+    "another tokenizer": ("tokenizer",),
+    "another precision": ("products",),
+    "another corpus": ("corpus",),
+    "another scale": ("scale",),
+    "other sizes behind the scale's words": ("meaning",),
+}
 OF_TEACHER = ("teacher", "teacher_tokens", "teacher_read", "adapted_for")  # of the settings
+
+
+@dataclass(frozen=True)
+class Left:
+    """A record that may not stand beside the others."""
+
+    record: Record
+    why: str  # "another numerics of loss (0 instead of 1), another teacher"
+    briefly: str  # "another numerics and another teacher"
 
 
 @dataclass(frozen=True)
@@ -23,11 +42,11 @@ class Choice:
     """An exhibit's records that may stand in one table, and why each other one may not, in words."""
 
     kept: list[Record]
-    left: list[tuple[Record, str]]  # "another numerics of loss (0 instead of 1), another teacher"
+    left: list[Left]
 
     @property
     def notes(self) -> list[str]:
-        counts = Counter(why for _, why in self.left)
+        counts = Counter(each.why for each in self.left)
         return [f"{counts[why]} records left out, never averaged with the others: {why}." for why in sorted(counts)]
 
 
@@ -42,7 +61,7 @@ def choose(exhibit: Exhibit, records: list[Record]) -> Choice:
     for kind in OWN:
         kept = majority(kept, of, kind)
     union = {fact: value for at in kept for fact, value in of[at].items()}
-    left = [(records[at], apart(of[at], union)) for at in of if at not in kept]
+    left = [leave(records[at], of[at], union) for at in of if at not in kept]
     return Choice([records[at] for at in kept], left)
 
 
@@ -101,9 +120,16 @@ def majority(kept: list[int], of: dict[int, Facts], kind: str) -> list[int]:
     return [at for at in kept if agree(common, of[at])]
 
 
-def apart(left: Facts, kept: Facts) -> str:
-    """What sets a record apart from those that were kept: 'another numerics of loss (0 instead of 1)'."""
-    other = {fact: (value, kept[fact]) for fact, value in left.items() if kept.get(fact, value) != value}
+def leave(record: Record, stated: Facts, kept: Facts) -> Left:
+    """The record with what sets it apart from those that were kept."""
+    other = {fact: (value, kept[fact]) for fact, value in stated.items() if kept.get(fact, value) != value}
+    found = {kind for kind, _ in other}
+    kinds = [word for word, of in KINDS.items() if found & set(of)]
+    return Left(record, apart(other), listed(kinds))
+
+
+def apart(other: dict[Fact, tuple[str, str]]) -> str:
+    """Facts with their value and that of the others, in words: 'another numerics of loss (0 instead of 1)'."""
     numerics: dict[tuple[str, str], list[str]] = defaultdict(list)
     told = []
     for (kind, part), (value, instead) in sorted(other.items()):
@@ -114,8 +140,8 @@ def apart(left: Facts, kept: Facts) -> str:
         elif kind == "products":
             told.append(f"products {in_words(value)} instead of {in_words(instead)}")
         else:
-            told.append("other sizes behind the scale's words" if kind == "meaning" else f"another {kind}")
-    parts = [f"another numerics of {listed(p)} ({v} instead of {i})" for (v, i), p in sorted(numerics.items())]
+            told.append(next(word for word, of in KINDS.items() if kind in of))
+    parts = [f"another numerics of {listed(sorted(p))} ({v} instead of {i})" for (v, i), p in sorted(numerics.items())]
     return ", ".join([*parts, *dict.fromkeys(told)])
 
 
@@ -124,5 +150,5 @@ def in_words(products: str) -> str:
 
 
 def listed(parts: list[str]) -> str:
-    *most, last = sorted(parts)
+    *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last

@@ -25,13 +25,16 @@ def judge(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
     if claim.relation == "wins":
         single = [as_order(claim, key) for key in claim.columns]
         found = {exhibit.column(one.column).label: judge(one, exhibit, frame) for one in single}
-        if lacking := [verdict for verdict in found.values() if verdict.state == "untested"]:
-            return lacking[0]
+        lacking = [verdict for verdict in found.values() if verdict.state in ("untested", "waiting")]
+        if lacking:
+            return min(lacking, key=lambda verdict: verdict.state == "waiting")
         state, numbers = count_wins(claim, {label: verdict.state for label, verdict in found.items()})
         return Verdict(state, numbers)
     column = exhibit.column(claim.column)
     here = frame[frame["column"] == claim.column]
     table = here[here["row"].isin(claim.rows)].pivot(index="seed", columns="row", values="value")
+    if why := awaited(claim, table, frame.attrs.get("waiting", {})):
+        return Verdict("waiting", why)
     if lacking_why := missing(claim, exhibit, column, table):
         return Verdict("untested", lacking_why)
     paired = table.dropna()
@@ -92,6 +95,15 @@ def missing(claim: Claim, exhibit: Exhibit, column: Column, table: pd.DataFrame)
         why = f" ({column.label}: {column.why})" if column.why else ""
         return f"no {column.label} of {', '.join(map(repr, absent))}{why}"
     return "" if len(table.dropna()) else f"no seed is common to {', '.join(map(repr, dict.fromkeys(claim.rows)))}"
+
+
+def awaited(claim: Claim, table: pd.DataFrame, waiting: dict[tuple[str, str], str]) -> str:
+    """Of what the runs are that fill the claim's empty rows, where runs of each exist; or ''."""
+    absent = [label for label in dict.fromkeys(claim.rows) if label not in table]
+    if not absent or not all((label, claim.column) in waiting for label in absent):
+        return ""
+    of_what = " or ".join(dict.fromkeys(waiting[label, claim.column] for label in absent))
+    return f"runs of {', '.join(map(repr, absent))} exist, of {of_what}"
 
 
 def one_seed(claim: Claim, column: Column, values: Values) -> State:

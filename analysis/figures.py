@@ -29,6 +29,7 @@ from analysis.plots.panel import panels
 from analysis.plots.panels import dots
 from analysis.plots.phase import phase
 from analysis.plots.traces import curve, reliability, zipf
+from analysis.plots.training import training
 from analysis.sheet import OURS, provenance
 from paper_tables.spec import Exhibit, file_stem
 
@@ -153,6 +154,7 @@ KINDS: dict[str, Draw] = {
     "reliability": reliability,
     "curve": curve,
     "zipf": zipf,
+    "training": training,
     "histograms": histograms,
     "phase": phase,
     "martingale": martingale,

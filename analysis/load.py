@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from analysis.choice import choose
+from analysis.choice import Choice, choose
 from analysis.derived import FUNCTIONS
 from analysis.matching import by_cell, match, source
 from analysis.records import Record, records, shown_at, unfinished
@@ -37,7 +37,8 @@ def measured(row: Row, column: Column, record: Record) -> float | None:
 def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
     """One line per cell and seed: row, column, seed, value, voice, run_id, corpus (fingerprint).
 
-    A diverged run stands as an infinite value. `attrs["notes"]` says which records were left out and why.
+    A diverged run stands as an infinite value. `attrs["notes"]` says which records were left out and why,
+    `attrs["waiting"]` which cells are empty although finished runs of them exist: (row, column) -> of what they are.
     """
     choice = choose(exhibit, records)
     notes, cells = choice.notes, by_cell(exhibit, choice.kept)
@@ -53,7 +54,29 @@ def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
                     lines.append((row.label, column.key, seed, value, voice, record.run_id, corpus))
     table = pd.DataFrame(lines, columns=FRAME_COLUMNS).astype({"seed": int, "value": float})
     table.attrs["notes"] = list(dict.fromkeys(notes))
+    table.attrs["waiting"] = waiting(exhibit, records, choice, {(line[0], line[1]) for line in lines})
     return table
+
+
+def waiting(
+    exhibit: Exhibit, records: list[Record], choice: Choice, filled: set[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Empty cells that all records together would fill -> what those are of: 'another numerics'."""
+    left = {id(each.record): each.briefly for each in choice.left}
+    if not left:
+        return {}
+    cells = by_cell(exhibit, records)
+    found: dict[tuple[str, str], str] = {}
+    for row, column in ((row, column) for row in exhibit.rows for column in exhibit.columns):
+        needed = [((row.label, column.key), source(exhibit, column)), *referred(exhibit, row, column, cells).values()]
+        behind = [
+            [record for record in cells[place] if measured(exhibit.row(place[0]), of, record) is not None]
+            for place, of in needed
+        ]
+        why = [left[id(record)] for records_of in behind for record in records_of if id(record) in left]
+        if (row.label, column.key) not in filled and all(behind) and why:
+            found[row.label, column.key] = " or ".join(dict.fromkeys(why))
+    return found
 
 
 def by_seed(records: list[Record], label: str, notes: list[str]) -> dict[int, Record]:
@@ -79,27 +102,38 @@ def derive(
     name = column.derive["function"]
     if name not in FUNCTIONS:
         raise ValueError(f"{exhibit.name}, {column.key!r}: no function {name!r}. Known: {', '.join(FUNCTIONS)}.")
-    of = source(exhibit, column)
     others: dict[str, float] = {}
-    for role, label in column.derive.items():
+    for role, (place, measure) in referred(exhibit, row, column, cells).items():
+        there = [r for r in cells[place] if r.seed == seed]
+        value = measured(exhibit.row(place[0]), measure, there[0]) if there else None
+        if value is None:
+            label = column.derive[role]
+            kind = "column" if any(other.key == label for other in exhibit.columns) else "row"
+            notes.append(f"{column.label} needs {kind} {label!r} at seed {seed}, which is missing.")
+            return None
+        others[role] = value
+    own = measured(row, source(exhibit, column), record)
+    value = None if own is None else FUNCTIONS[name](own, **others)
+    if own is not None and value is None:
+        notes.append(f"{column.label} is undefined at seed {seed}: {', '.join(column.derive.values())}.")
+    return value
+
+
+def referred(
+    exhibit: Exhibit, row: Row, column: Column, cells: dict[tuple[str, str], list[Record]]
+) -> dict[str, tuple[tuple[str, str], Column]]:
+    """Role -> the other cell that a derived one refers to, and the column that is measured there."""
+    of = source(exhibit, column)
+    found: dict[str, tuple[tuple[str, str], Column]] = {}
+    for role, label in (column.derive or {}).items():
         if role in ("function", "of"):
             continue
         beside = next((other for other in exhibit.columns if other.key == label), None)
         if beside is None and (label, column.key) not in cells:
             raise ValueError(f"{exhibit.name}, {column.key!r}: {role} = {label!r} is no row or column of the exhibit.")
         place = (row.label, label) if beside else (label, of.key if (label, of.key) in cells else column.key)
-        there = [r for r in cells[place] if r.seed == seed]
-        value = measured(exhibit.row(place[0]), beside or of, there[0]) if there else None
-        if value is None:
-            kind = "column" if beside else "row"
-            notes.append(f"{column.label} needs {kind} {label!r} at seed {seed}, which is missing.")
-            return None
-        others[role] = value
-    own = measured(row, of, record)
-    value = None if own is None else FUNCTIONS[name](own, **others)
-    if own is not None and value is None:
-        notes.append(f"{column.label} is undefined at seed {seed}: {', '.join(column.derive.values())}.")
-    return value
+        found[role] = (place, beside or of)
+    return found
 
 
 def published(exhibit: Exhibit) -> pd.DataFrame:

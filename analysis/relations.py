@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from analysis.statistics import Estimate, equivalence, mean_interval, paired_difference, t_greater, trend
 from paper_tables.spec import Claim, Column
 
-State = Literal["fails", "inconclusive", "untested", "holds"]
-STATES: tuple[State, ...] = ("fails", "inconclusive", "untested", "holds")  # as printed: bad news first
+State = Literal["fails", "inconclusive", "waiting", "untested", "holds"]
+STATES: tuple[State, ...] = ("fails", "inconclusive", "waiting", "untested", "holds")  # as printed: bad news first
 LEVEL = 0.05
 Values = dict[str, NDArray[np.float64]]  # row -> one value per seed
 

@@ -48,6 +48,15 @@ class Sheet:
     def footnotes(self) -> list[Column]:
         return [column for column in self.exhibit.columns if column.why]
 
+    @property
+    def status(self) -> str:
+        """The exhibit's; 'partly' where it is replicated and rows of it that the suite runs are empty."""
+        return (
+            "partly"
+            if self.exhibit.status == "replicated" and empty(self.exhibit, self.frames)
+            else self.exhibit.status
+        )
+
     def verdict_lines(self) -> list[str]:
         return [
             f"{verdict.state.upper():<12}  {voice}: {claim.text} ({claim.where}) {verdict.numbers}."
@@ -76,7 +85,7 @@ def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes:
         frames=frames,
         cells={voice: cells(table) for voice, table in frames.items()},
         seeds={voice: seeds_of(table) for voice, table in frames.items()},
-        header=header(exhibit, scale, chosen),
+        header=header(exhibit, scale, chosen, empty(exhibit, frames)),
         verdicts=verdicts(exhibit, frames),
         notes=[*told, *(notes or []), *exhibit.notes],
         beside=company,
@@ -100,18 +109,38 @@ def gaps(exhibit: Exhibit, voice: str, table: pd.DataFrame) -> list[str]:
     if not len(table):
         hint = " `make replicate-...` runs them here." if voice == "yours" else ""
         return [f"{voice}: no finished run of this exhibit.{hint}"]
-    lacking = [row.label for row in exhibit.rows if row.recipe is not None and row.label not in set(table["row"])]
-    return [f"{voice}: no finished run for {', '.join(map(repr, lacking))}."] if lacking else []
+    of_what: dict[str, list[str]] = {}
+    for label in lacking(exhibit, table):
+        found = {why: None for (row, _), why in table.attrs["waiting"].items() if row == label}
+        of_what.setdefault(" or ".join(found), []).append(label)
+    return [
+        f"{voice}: runs exist for {', '.join(map(repr, labels))}, of {why}."
+        if why
+        else f"{voice}: no finished run for {', '.join(map(repr, labels))}."
+        for why, labels in of_what.items()
+    ]
+
+
+def lacking(exhibit: Exhibit, table: pd.DataFrame) -> list[str]:
+    """Rows that the suite runs and a voice leaves empty."""
+    return [row.label for row in exhibit.rows if row.recipe is not None and row.label not in set(table["row"])]
+
+
+def empty(exhibit: Exhibit, frames: dict[str, pd.DataFrame]) -> list[str]:
+    """Rows that are empty in the logged voice, of an exhibit of which it says anything."""
+    return lacking(exhibit, frames["logged"]) if len(frames["logged"]) else []
 
 
 def seeds_of(table: pd.DataFrame) -> list[int]:
     return sorted(int(seed) for seed in table["seed"].unique())
 
 
-def header(exhibit: Exhibit, scale: str, chosen: dict[str, list[Record]]) -> list[str]:
+def header(exhibit: Exhibit, scale: str, chosen: dict[str, list[Record]], empty: list[str]) -> list[str]:
     lines = [f"Paper: {exhibit.where}. Scale: {scale}."]
     if exhibit.status == "published":
         lines.append(f"Published numbers only: {exhibit.why}.")
+    if exhibit.status == "replicated" and empty:
+        lines.append(f"Partly replicated: nothing logged stands in {', '.join(map(repr, empty))}; the notes say why.")
     for voice, records in chosen.items():
         if records:
             lines.append(f"{voice}: {provenance(records)}")

@@ -14,7 +14,7 @@ from analysis.sheet import VOICES, Sheet
 from paper_tables.spec import Column
 
 TITLE_WIDTH = 12
-STYLES = {"fails": "bold red", "inconclusive": "yellow", "untested": "dim", "holds": "green"}
+STYLES = {"fails": "bold red", "inconclusive": "yellow", "waiting": "blue", "untested": "dim", "holds": "green"}
 
 
 def show(sheet: Sheet, console: Console) -> None:

@@ -139,6 +139,13 @@ def all_curves(place: int, seed: int) -> dict[str, Any]:
     teacher = [1 / (rank + 1) for rank in range(60)]
     return {
         "reliability": {"confidence": bins, "accuracy": bent, "count": [100 + seed] * 15},
+        "by_step": {
+            "step": [tokens_seen // 1024 for tokens_seen in tokens],
+            "tokens": tokens,
+            "lm_loss": [3 + 4 / (step + 1 + place) + seed / 10 for step in range(6)],
+            "accuracy": [step / (20 + place) for step in range(6)],
+            "ece": [0.05 / (step + 1) + place / 100 for step in range(6)],
+        },
         "by_tokens": {"tokens": tokens, "angle": falling, "relative_error": [angle / 57 for angle in falling]},
         "targets": {
             "class": list(range(1, 61)),

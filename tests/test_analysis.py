@@ -156,7 +156,7 @@ def test_records_of_a_method_s_other_numerics_are_left_out(tmp_path: Path) -> No
     plant(tmp_path, "full", {}, 0, {"lm_loss": 2.0}, numerics={"target.Full": 1, "divergence.ForwardKL": 1})
     choice = load.choose(exhibit(), load.records(tmp_path))
     assert sorted(record.summary.metrics["lm_loss"] for record in choice.kept) == [2.0, 3.0, 3.0]
-    assert [(r.run_id, why) for r, why in choice.left] == [
+    assert [(left.record.run_id, left.why) for left in choice.left] == [
         ("topk-s2", "another numerics of target.TopK (1 instead of 2)")
     ]
 
@@ -169,7 +169,7 @@ def test_teachers_of_other_names_stand_in_one_table(tmp_path: Path) -> None:
     rows = [*exhibit().rows, Row(label="Of 8B", recipe={"teacher": "8B"})]
     choice = load.choose(exhibit(rows=rows), load.records(tmp_path))
     assert len(choice.kept) == 9 + 2
-    assert [(record.run_id, why) for record, why in choice.left] == [("big-s2", "another teacher")]
+    assert [(left.record.run_id, left.why) for left in choice.left] == [("big-s2", "another teacher")]
 
 
 def test_records_without_a_part_stand_beside_either(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_records_without_a_part_stand_beside_either(tmp_path: Path) -> None:
             (path / "config.json").write_text(json.dumps(config))
     plant(tmp_path, "full", {}, 7, {"lm_loss": 3.0}, numerics={"delivery": 1})
     choice = load.choose(exhibit(), load.records(tmp_path))
-    assert len(choice.kept) == 9 and [record.run_id for record, _ in choice.left] == ["full-s7"]
+    assert len(choice.kept) == 9 and [left.record.run_id for left in choice.left] == ["full-s7"]
 
 
 def test_an_old_format_names_its_remedy(tmp_path: Path) -> None:

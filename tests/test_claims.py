@@ -164,6 +164,35 @@ def test_only_common_seeds_count() -> None:
     assert verdict.state == "holds" and "2 seeds" in verdict.numbers
 
 
+@pytest.mark.parametrize(
+    ("rows", "waiting", "state", "numbers"),
+    [
+        ("ab", {"b": "another numerics"}, "waiting", "runs of 'b' exist, of another numerics"),
+        ("cb", {"b": "another teacher", "c": "another numerics"}, "waiting", "of another numerics or another teacher"),
+        ("cb", {"b": "another teacher"}, "untested", "no Loss of 'c', 'b'"),
+        ("ad", {"b": "another numerics"}, "holds", "3 seeds"),
+    ],
+)
+def test_a_claim_waits_where_runs_of_all_its_empty_rows_exist(
+    rows: str, waiting: dict[str, str], state: str, numbers: str
+) -> None:
+    table = frame({"a": LOW, "d": HIGH})
+    table.attrs["waiting"] = {(row, "loss"): of_what for row, of_what in waiting.items()}
+    found = judge(claim("order", rows), world(), table)
+    assert found.state == state and numbers in found.numbers
+
+
+def test_wins_waits_only_where_no_column_is_untested() -> None:
+    columns = [Column(key=key, label=key, better="lower") for key in ("loss", "other")]
+    given = exhibit(columns=columns, rows=[Row(label=label, recipe={}) for label in ROWS])
+    wins = claim("wins", "ab").model_copy(update={"columns": ["loss", "other"], "column": ""})
+    table = frame({"a": LOW})
+    table.attrs["waiting"] = {("b", "loss"): "another numerics"}
+    assert judge(wins, given, table).state == "untested"
+    table.attrs["waiting"] |= dict.fromkeys([("a", "other"), ("b", "other")], "another numerics")
+    assert judge(wins, given, table).state == "waiting"
+
+
 def test_what_is_missing_is_named() -> None:
     assert "'b'" in judge(claim("order", "ab"), world(), frame({"a": LOW})).numbers
     unrun = world(status="published", why="needs CIFAR-100")

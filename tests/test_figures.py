@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import LOSSES, exhibit, plant_all, plant_exhibit
+from matplotlib.figure import Figure
+from planted import CHANGED, LOSSES, exhibit, plant, plant_all, plant_exhibit
 
 from analysis import figures
 from analysis.load import frame, records
@@ -25,6 +26,7 @@ PLOTS: dict[str, dict[str, Any]] = {
     "reliability": {"kind": "reliability"},
     "curve": {"kind": "curve", "curve": "by_tokens", "x": "tokens", "y": "angle"},
     "zipf": {"kind": "zipf"},
+    "training": {"kind": "training"},
     "frontier": {"kind": "frontier", "columns": ["lm_loss"]},
     "power_law": {"kind": "power_law", "x": "draws", "y": "lm_loss"},
     "heatmap": {"kind": "heatmap", "separator": " / ", "x": "alpha", "y": "ratio", "value": "lm_loss"},
@@ -174,7 +176,44 @@ def test_rows_without_a_curve_are_named(tmp_path: Path) -> None:
     given = world("reliability")
     plant_exhibit(tmp_path / "r", given)
     more = given.model_copy(update={"rows": [*given.rows, Row(label="Absent", recipe={"student": "x"})]})
-    assert "no run of Absent" in drawn(more, tmp_path / "r", tmp_path)[0]
+    assert "without Absent" in drawn(more, tmp_path / "r", tmp_path)[0]
+
+
+def trained(tmp_path: Path, plot: dict[str, Any], **columns: list[float | None]) -> Figure | None:
+    """CE at two seeds, the second worse by 1; no other row has a curve."""
+    given = exhibit(plot={"kind": "training", **plot})
+    for seed in (0, 1):
+        by_step = {"step": [0, 10, 20], "tokens": [0, 1000, 2000], **columns}
+        by_step["lm_loss"] = [None if value is None else value + seed for value in by_step.get("lm_loss", [9, 5, 4])]
+        plant(tmp_path, "ce", CHANGED["CE"], seed, {"lm_loss": 4.0}, curves={"by_step": by_step})
+    found = {"logged": records(tmp_path), "yours": []}
+    frames = {voice: frame(given, own, voice) for voice, own in found.items()}
+    return figures.drawn(figures.gathered(given, frames, found))
+
+
+@pytest.mark.parametrize(("x", "places"), [("step", [10, 20]), ("tokens", [1000, 2000])])
+def test_training_is_drawn_along_steps_or_tokens(tmp_path: Path, x: str, places: list[float]) -> None:
+    """What was evaluated before the first step has no place on a logarithmic axis; an accuracy is in per cent."""
+    figure = trained(tmp_path, {"x": x, "y": ["lm_loss", "accuracy"]}, accuracy=[0.0, 0.25, 0.5])
+    assert figure is not None
+    loss, accuracy = figure.axes
+    assert loss.lines[0].get_xydata().tolist() == [[place, y] for place, y in zip(places, (5.5, 4.5), strict=True)]
+    assert accuracy.lines[0].get_xydata().tolist() == [[place, y] for place, y in zip(places, (25, 50), strict=True)]
+    band = loss.collections[0].get_datalim(loss.transData)
+    assert (band.ymin, band.ymax) == (4, 6) and len(loss.lines) == 1
+
+
+def test_training_stops_being_drawn_where_a_seed_diverged(tmp_path: Path) -> None:
+    figure = trained(tmp_path, {"y": ["lm_loss"]}, lm_loss=[9, 5, None])
+    assert figure is not None and figure.axes[0].lines[0].get_xydata().tolist() == [[1000, 5.5]]
+    nothing_left = trained(tmp_path / "b", {"y": ["lm_loss"]}, lm_loss=[None, None, None])
+    assert nothing_left is not None and not nothing_left.axes[0].lines
+
+
+@pytest.mark.parametrize("plot", [{"x": "seconds"}, {"y": ["angle"]}, {"y": []}])
+def test_training_names_what_it_can_draw(tmp_path: Path, plot: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"Known x: step, tokens; known y: lm_loss, accuracy, ece"):
+        trained(tmp_path, plot)
 
 
 def test_unknown_plot_names_the_known(tmp_path: Path) -> None:

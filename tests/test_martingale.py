@@ -340,7 +340,7 @@ def test_records_fill_the_exhibit(name: str, tmp_path: Path, monkeypatch: pytest
     assert {(label, claim.column) for claim in exhibit.claims for label in claim.rows} <= filled
     given = {"logged": found, "yours": []}
     svg = figures.inline(exhibit, {"logged": table, "yours": frame(exhibit, [], "yours")}, given)
-    assert svg is not None and "means over seeds" in svg and "no run of" not in svg
+    assert svg is not None and "means over seeds" in svg and "; without" not in svg
     for record in found:
         assert record.config.settings and all(
             len(set(map(len, c.values()))) == 1 for c in record.summary.curves.values()

@@ -7,6 +7,7 @@ import io
 import math
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,17 @@ from rich.console import Console
 
 from analysis import tables, terminal
 from analysis.__main__ import main
-from analysis.load import records
+from analysis.load import Record, records, shown_at
+from analysis.matching import matches
 from analysis.sheet import Sheet, sheet
 from paper_tables.spec import Claim, load, names
 
 ROOT = Path(__file__).parent.parent
+
+
+@cache
+def logged_here() -> list[Record]:
+    return shown_at("laptop", ROOT / "results")
 
 
 def better(first: str, second: str, name: str) -> Claim:
@@ -150,6 +157,40 @@ def test_markdown_has_a_grid_of_equal_lines(tmp_path: Path) -> None:
     plant_all(tmp_path)
     grid = [line for line in tables.markdown(made(tmp_path)).splitlines() if line.startswith("|")]
     assert len(grid) == 5 and {line.count("|") for line in grid} == {14}
+
+
+def test_runs_of_another_numerics_are_told_from_no_runs(tmp_path: Path) -> None:
+    """CE's runs are of another loss; Top-K was never run. What needs CE waits, its share of the gap as well."""
+    full = {"FullKD": (3.46, 3.47, 3.45)}
+    plant_all(tmp_path, full)
+    plant_all(tmp_path, {"CE": (3.8, 3.9)}, numerics={"loss": 0})
+    claims = [better("FullKD", "CE", "waits"), better("FullKD", "Top-K 12", "never-run")]
+    gap = Claim(id="gap", text="t", where="w", relation="within", column="gap_closed", rows=["FullKD"], low=50)
+    of = made(tmp_path, claims=[*claims, gap])
+    assert {claim.id: verdict.state for _, claim, verdict in of.verdicts} == {
+        "waits": "waiting", "never-run": "untested", "gap": "waiting",
+    }  # fmt: skip
+    assert "logged: runs exist for 'CE', of another numerics." in of.notes
+    assert "logged: no finished run for 'Top-K 12'." in of.notes
+    assert of.status == "partly" and any(line.startswith("Partly replicated: nothing logged") for line in of.header)
+    assert "WAITING" in printed(of, 120) and "**waiting**" in tables.markdown(of)
+    plant_all(tmp_path / "whole")
+    whole = made(tmp_path / "whole")
+    assert whole.status == "replicated" and not any("artly" in line for line in whole.header)
+    assert made(tmp_path / "nothing").status == "replicated"
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_row_of_what_is_called_replicated_is_empty_although_runs_of_it_are_logged(name: str) -> None:
+    given, logged = load(name), logged_here()
+    of = sheet(given, "laptop", {"logged": logged, "yours": []})
+    filled = {row for row, _ in of.cells["logged"]}
+    empty = [row for row in given.rows if row.recipe is not None and row.label not in filled]
+    # by what is on file, not by what was chosen of it
+    run = {row.label for row in empty if any(matches(given.recipe_of(row) or {}, record) for record in logged)}
+    assert of.status != "replicated" or not run
+    told = [note for note in of.notes if note.startswith("logged: no finished run for ")]
+    assert not any(repr(label) in note for label in run for note in told)
 
 
 def test_latex_is_escaped(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def widest(exhibit: Exhibit) -> float:
 
 
 def heard(voice: str, exhibit: Exhibit, curves: Curves, told: str) -> Mark:
-    """The key's entry for a voice: what is drawn, and which rows have no run."""
+    """The key's entry for a voice: what is drawn, and which rows are not."""
     absent = [row.label for row in exhibit.rows if row.label not in curves]
-    lacking = f"; no run of {', '.join(absent)}" if absent else ""
+    lacking = f"; without {', '.join(absent)}" if absent else ""
     return Mark(f"{voice}: {told}{lacking}")
 
 

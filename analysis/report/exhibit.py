@@ -73,8 +73,8 @@ def page(
         file=f"paper_tables/{exhibit.name}.toml",
         shows=shows,
         runs=runs,
-        status=exhibit.status,
-        status_words=words.STATUS[exhibit.status],
+        status=sheet.status,
+        status_words=words.STATUS[sheet.status],
         why="" if exhibit.status == "published" else exhibit.why,  # which the header says of a published one
         header=sheet.header,
         summary={s: words.in_words(words.counts(v)) for s, v in words.by_side(mine).items()} if mine else {},

@@ -10,7 +10,7 @@ from analysis.ledger import Entry
 from analysis.load import Record
 from analysis.report import claim, words
 from analysis.report.words import Counts
-from analysis.sheet import compact
+from analysis.sheet import Sheet, compact
 from paper_tables.finding import SEVERITIES, Finding
 from paper_tables.spec import PAPERS, Exhibit
 
@@ -66,8 +66,9 @@ class Front:
 
 
 def front(
-    exhibits: list[Exhibit], entries: list[Entry], findings: list[Finding], records: dict[str, list[Record]]
+    sheets: list[Sheet], entries: list[Entry], findings: list[Finding], records: dict[str, list[Record]]
 ) -> Front:
+    exhibits = [each.exhibit for each in sheets]
     present = {each.paper for each in exhibits} | {entry.paper for entry in entries}
     papers = [paper for paper in PAPERS if paper in present]
     return Front(
@@ -75,7 +76,7 @@ def front(
         exhibits=sum(exhibit.paper != words.OURS_ALONE for exhibit in exhibits),
         cells=sum(len(row.published) for exhibit in exhibits for row in exhibit.rows),
         papers=[PAPERS[paper] for paper in papers if paper != words.OURS_ALONE],
-        groups=[group(paper, exhibits, entries, findings) for paper in papers],
+        groups=[group(paper, sheets, entries, findings) for paper in papers],
         total=tallies(entries),
         failed={side: claim.failed(entries, side) for side in ("ours", "published")},
         severities={severity: sum(f.severity == severity for f in findings) for severity in SEVERITIES},
@@ -83,9 +84,9 @@ def front(
     )
 
 
-def group(paper: str, exhibits: list[Exhibit], entries: list[Entry], findings: list[Finding]) -> Group:
+def group(paper: str, sheets: list[Sheet], entries: list[Entry], findings: list[Finding]) -> Group:
     mine = [entry for entry in entries if entry.paper == paper]
-    listing = [listed(exhibit, entries, findings) for exhibit in exhibits if exhibit.paper == paper]
+    listing = [listed(each, entries, findings) for each in sheets if each.exhibit.paper == paper]
     return Group(paper, PAPERS[paper], words.TITLES[paper], tallies(mine), listing)
 
 
@@ -93,7 +94,8 @@ def tallies(entries: list[Entry]) -> list[Tally]:
     return [Tally(side, words.counts(verdicts)) for side, verdicts in words.by_side(entries).items()]
 
 
-def listed(exhibit: Exhibit, entries: list[Entry], findings: list[Finding]) -> Listed:
+def listed(sheet: Sheet, entries: list[Entry], findings: list[Finding]) -> Listed:
+    exhibit = sheet.exhibit
     mine = [entry for entry in entries if entry.exhibit == exhibit.name]
     serious = Counter(finding.severity for finding in findings if finding.exhibit == exhibit.name)
     return Listed(
@@ -101,7 +103,7 @@ def listed(exhibit: Exhibit, entries: list[Entry], findings: list[Finding]) -> L
         href=words.page(exhibit.name),
         number=words.short(exhibit),
         title=exhibit.title,
-        status=exhibit.status,
+        status=sheet.status,
         sides={side: words.counts(verdicts) for side, verdicts in words.by_side(mine).items()} if mine else {},
         tokens=words.tokens(mine),
         findings=", ".join(f"{serious[severity]} {severity}" for severity in SEVERITIES[:2] if serious[severity]),

@@ -75,7 +75,7 @@ def write(world: World, folder: Path, figures: bool = True) -> Path:
         stale.unlink()
     render("claims", "claims.html", groups=claims(world))
     render("errata", "errata.html", errata=errata(world.findings))
-    return render("index", "index.html", front=front(world.exhibits, world.entries, world.findings, world.records))
+    return render("index", "index.html", front=front(sheets, world.entries, world.findings, world.records))
 
 
 def environment(world: World) -> Environment:

@@ -23,12 +23,19 @@ MANY: dict[State, str] = {**ONE, "fails": "fail", "holds": "hold"}
 MEANING: dict[State, str] = {
     "fails": "the numbers decide against the claim",
     "inconclusive": "a tie, a single seed, or an interval that crosses the bound",
+    "waiting": "runs of it exist, of another numerics, teacher or precision than the table's others",
     "untested": "nothing measured or printed decides it yet",
     "holds": "the numbers bear the claim out",
 }
-STATUS_SHORT = {"replicated": "replicated", "runnable": "runnable", "published": "not run yet"}
+STATUS_SHORT = {
+    "replicated": "replicated",
+    "partly": "partly replicated",
+    "runnable": "runnable",
+    "published": "not run yet",
+}
 STATUS = {
     "replicated": "replicated: logged records fill it",
+    "partly": "partly replicated: logged records fill some of its rows",
     "runnable": "runnable: the suite can run it, nothing is logged yet",
     "published": "not run yet",
 }
