@@ -18,6 +18,7 @@ from replication.probes.zero_shot import zero_shot
 from replication.recipe import changed, methods_of, resolved
 from replication.record import ROOT, Record, provenance
 from replication.run import Run, data_for
+from replication.scores import scored
 from replication.train import open_record, record_of, train
 
 PROBES = {
@@ -55,7 +56,7 @@ def measure(run: Run, record: Record, machine: Machine) -> None:
             open_record(record, fitted, data)
             record.finish(*throughput(fitted, data, machine))
         case probe:
-            data = data_for(run, machine.artifacts)
+            data = scored(run, data_for(run, machine.artifacts), machine)
             open_record(record, run, data)
             record.finish(*PROBES[probe](run, data, machine))
 

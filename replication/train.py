@@ -24,6 +24,7 @@ from replication.recipe import Different, changed, methods_of, resolved
 from replication.record import Record, provenance, seed_for
 from replication.run import Data, Run, data_for, order_of
 from replication.scale import Optimiser
+from replication.scores import scored
 from replication.sft import code_of_tuning, response_loss
 from replication.stages import Instructed
 from replication.student import Student
@@ -53,7 +54,7 @@ def train(run: Run, machine: Machine) -> Record:
     if record.done:
         return record
     with world.in_turn():
-        data = data_for(run, machine.artifacts)
+        data = scored(run, data_for(run, machine.artifacts), machine)
         if world.first:
             open_record(record, run, data)
     teacher = None if run.recipe.teacher == "none" else teacher_for(run, machine)
