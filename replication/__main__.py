@@ -32,6 +32,7 @@ from replication.probes.answers import outstanding
 from replication.recipe import Recipe, parse, read, seeds
 from replication.run import Run, data_for
 from replication.scale import Scale, load_scale
+from replication.scores import scored
 from replication.target import at_least_one
 from replication.train import model_folder, record_of
 
@@ -227,7 +228,7 @@ def plan_cache(options: argparse.Namespace) -> None:
     tokens(options.tokens)
     at_least_one("--positions", options.positions)
     run, machine = advised_run(options), this_machine()
-    data = data_for(run, machine.artifacts)
+    data = scored(run, data_for(run, machine.artifacts), machine)
     probs_NV = probabilities(run, data, options.positions, machine)
     title = f"Draws on {len(probs_NV):,} positions of {run.recipe.teacher} over {data.corpus['name']}"
     found = offer(wanted, probs_NV, data.train.length, frequencies(data.train))
@@ -255,9 +256,8 @@ def verify_cache(options: argparse.Namespace) -> None:
     else:
         machine = this_machine()
         need = Need(next(iter(plan_of(options, str(options.recipe)).runs.values())))
-        problems = need.problems(
-            options.folder, data_for(need.run, machine.artifacts), teacher_for(need.run, machine), machine
-        )
+        data = scored(need.run, data_for(need.run, machine.artifacts), machine)
+        problems = need.problems(options.folder, data, teacher_for(need.run, machine), machine)
     for problem in problems:
         print(problem)
     if problems:

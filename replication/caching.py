@@ -56,7 +56,9 @@ class Need:
     def identity(self) -> dict[str, Any]:
         """What decides the teacher pass: caches that share it are written together."""
         run = self.run
+        scored = run.recipe.samples.score is not None  # by the student, who so decides which rows are cached
         return {
+            **({"student": run.recipe.student} if scored else {}),
             "teacher": run.teacher.id if run.teacher else run.recipe.teacher,
             "text": run.recipe.text,
             "scale": run.scale.name,
@@ -174,11 +176,12 @@ def build(needs: Iterable[Need], machine: Machine, part: Part = WHOLE, compressi
 def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compression: Compression) -> None:
     """One forward pass over the rows that any of these caches still lacks in this part."""
     from replication.model import logits_of
+    from replication.scores import scored
     from replication.supervision import drawn
 
     some = next(iter(group.values()))
     machine = machine.at(some.run.scale)
-    data = data_for(some.run, machine.artifacts)
+    data = scored(some.run, data_for(some.run, machine.artifacts), machine)
     teacher = teacher_for(some.run, machine)
     packing, rows_S = some.rows(data)
     frequencies_V = frequencies(packing) if compression == "unigram" else None

@@ -25,6 +25,7 @@ from replication.probes.zero_shot import zero_shot
 from replication.recipe import changed, methods_of, resolved
 from replication.record import NO_CORPUS, Record, provenance
 from replication.run import Run, data_for
+from replication.scores import scored
 from replication.train import open_record, record_of, train
 
 PROBES: dict[str, Callable[..., Any]] = {
@@ -66,7 +67,7 @@ def measure(run: Run, record: Record, machine: Machine) -> None:
             open_record(record, fitted, data, inputs_of_probe(fitted, data, machine), machine, module)
             record.finish(*throughput(fitted, data, machine))
         case _:
-            data = data_for(run, machine.artifacts)
+            data = scored(run, data_for(run, machine.artifacts), machine)
             open_record(record, run, data, inputs_of_probe(run, data, machine), machine, module)
             record.finish(*probe(run, data, machine))
 

@@ -13,7 +13,8 @@ UNTAUGHT = ("throughput", "cost")  # probes that look at no trained weights
 
 
 def inputs_of_text(data: Data) -> dict[str, str]:
-    return {"tokenizer": data.tokenizer.fingerprint, "packing": data.lesson.fingerprint}
+    found = {"tokenizer": data.tokenizer.fingerprint, "packing": data.lesson.fingerprint}
+    return found if data.scores is None else {**found, "scores": data.scores.fingerprint}
 
 
 def inputs_of_probe(run: Run, data: Data, machine: Machine) -> dict[str, str]:

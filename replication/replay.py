@@ -22,6 +22,7 @@ from replication.recipe import parse
 from replication.record import STEPS, Record
 from replication.run import Data, Run, data_for
 from replication.scale import load_scale
+from replication.scores import scored
 from replication.train import FIRST, Training, supervision_of
 
 LATEST = 40  # the last step that is made again of a record that did not log each of its first ones
@@ -139,7 +140,7 @@ def find_models(record: Logged, run: Run, machine: Machine, here: Machine) -> No
 
 def text_of(record: Logged, run: Run, machine: Machine) -> Data:
     """NotHereError where it is another text, split or packed in another way."""
-    data = data_for(run, machine.artifacts)
+    data = scored(run, data_for(run, machine.artifacts), machine)
     now = {"corpus": data.corpus["fingerprint"], **inputs_of_text(data)}
     then = {"corpus": record.config["corpus"]["fingerprint"], **record.config["inputs"]}
     for what, value in now.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from replication.corpus import open_corpus
 from replication.evaluate.suites import SUITES
@@ -163,6 +164,14 @@ def shape(name: str, role: Role) -> str:
     return f"{name}: {role.family}, {role.layers} layers, width {role.width}, ffn {role.ffn}, {role.heads} heads"
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What the samples are chosen by (`scores.py`): float32 [S], of each row of the training text."""
+
+    values_S: np.ndarray
+    fingerprint: str  # of what they follow from: their last digit may depend on the machine
+
+
 @dataclass(frozen=True)
 class Data:
     """The text of a run, as the model reads it."""
@@ -174,6 +183,7 @@ class Data:
     repack: Any  # (seed, length) -> Packing of the same documents
     conversations: Conversations | None = None  # of a student that is tuned
     held_out: Conversations | None = None
+    scores: Scores | None = None  # where the run's samples go by some
 
     @property
     def lesson(self) -> Packing | Conversations:
@@ -183,7 +193,12 @@ class Data:
 
 def order_of(run: Run, data: Data) -> np.ndarray:
     """The lesson's rows in training order, once through; a longer budget goes through them again."""
-    return run.recipe.lesson.samples(len(data.lesson), generator(run.seed, "samples")).numpy()
+    samples = run.recipe.lesson.samples
+    scores_S = torch.full((len(data.lesson),), torch.nan)
+    if samples.score is not None:
+        assert data.scores is not None, "what reads the rows of a run has its data scored first (scores.py)"
+        scores_S = torch.from_numpy(data.scores.values_S)
+    return samples(scores_S, generator(run.seed, "samples")).numpy()
 
 
 def data_for(run: Run, artifacts: Path) -> Data:

@@ -30,6 +30,7 @@ from replication.recipe import Different, changed, methods_of, resolved
 from replication.record import EVALUATIONS, Record, provenance, seed_for
 from replication.run import Data, Run, data_for, order_of
 from replication.scale import Optimiser
+from replication.scores import scored
 from replication.sft import response_loss
 from replication.student import Student
 from replication.supervision import (
@@ -60,7 +61,7 @@ def train(run: Run, machine: Machine) -> Record:
     if record.done:
         return record
     with world.in_turn():
-        data = data_for(run, machine.artifacts)
+        data = scored(run, data_for(run, machine.artifacts), machine)
     teacher = None if run.recipe.teacher == "none" else teacher_for(run, machine)
     training = Training(run, data, teacher, machine)
     if world.first:

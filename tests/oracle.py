@@ -385,6 +385,12 @@ def global_threshold(batches: Sequence[Sequence[float]], keep: str, queue: int) 
     return masks
 
 
+def top_samples(entropies: Sequence[Sequence[float]], selected: int) -> list[int]:
+    """The `selected` sequences with the highest U_i, the mean over t of H(q_t), in their order; SE-KD Table 1."""
+    ranked = sorted(range(len(entropies)), key=lambda i: -sum(entropies[i]) / len(entropies[i]))
+    return sorted(ranked[:selected])
+
+
 SIGNALS: dict[str, Callable[[Vector, Vector, int], float]] = {  # (teacher, student, label)
     "student_entropy": lambda teacher, student, label: entropy(student),
     "confidence": lambda teacher, student, label: float(teacher[label]),

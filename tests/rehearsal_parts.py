@@ -71,7 +71,7 @@ def model(stage: Stage) -> Numbers:
         with torch.no_grad():
             logits_BLV = logits_of(fresh, torch.from_numpy(text.train.rows([0, 1]))[:, :-1], text.tokenizer.vocabulary)
         found[role] = {
-            "weights": {name: float(weight.norm()) for name, weight in fresh.named_parameters()},
+            "weights": {name: float(weight.detach().norm()) for name, weight in fresh.named_parameters()},
             "logits": logits_BLV[:, -1, :8].tolist(),
         }
     return found

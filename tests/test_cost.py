@@ -122,7 +122,15 @@ def test_memory_of_activations_is_what_autograd_saves(role: Role) -> None:
 # Work
 
 
-@pytest.mark.parametrize("positions", ["AllPositions", {"name": "TopFraction", "keep": 0.25}], ids=["all", "a quarter"])
+POSITIONS = [
+    "AllPositions",
+    {"name": "TopFraction", "keep": 0.25},
+    {"name": "TopFraction", "keep": 1},
+    {"name": "RandomFraction", "keep": 0.25},
+]
+
+
+@pytest.mark.parametrize("positions", POSITIONS, ids=str)
 @pytest.mark.parametrize("target", ["OneHot", "Full"])
 def test_a_real_step_has_the_flops_that_are_counted(tmp_path: Path, target: str, positions: Any) -> None:
     """Student, fused loss and teacher, forward and backward, under torch's counter."""
