@@ -21,6 +21,7 @@ from replication.replay import WEIGHTS, Logged, logged, replay
 from replication.run import Run
 from replication.scale import load_scale
 from workflow import replay as command
+from workflow.__main__ import join
 
 RECIPES = {
     "plain": {"target": "OneHot"},
@@ -170,3 +171,21 @@ def test_the_command_samples_says_and_fails(
     copy = altered(record, tmp_path / "results" / "small", "metrics.jsonl", repr(loss), repr(loss + 1))
     monkeypatch.setattr(command, "ROOT", tmp_path)
     assert command.main(["--run", copy.run_id, "--scale", str(scale)]) == 1
+
+
+def test_new_records_join_only_what_comes_out_again(
+    found: tuple[Path, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale, machine = found
+    monkeypatch.setattr(command, "ids_of", lambda exhibit, scale: {path.name for path in tmp_path.glob("*/*")})
+    coming = record_of(found, "online")
+    record = record_of(found, "plain")
+    loss = record.steps[0]["loss"]
+    altered(record, tmp_path / "small", "metrics.jsonl", repr(loss), repr(loss + 1))
+    with pytest.raises(ValueError, match=f"{record.run_id} does not come out again"):
+        join("rskd/table06", str(scale), {coming.run_id}, machine, tmp_path)
+
+    # of another numerics it stands in no table beside them
+    path = tmp_path / "small" / record.run_id / "config.json"
+    path.write_text(path.read_text().replace('"loss": 1', '"loss": 0'))
+    join("rskd/table06", str(scale), {coming.run_id}, machine, tmp_path)

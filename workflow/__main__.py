@@ -10,15 +10,18 @@ import time
 from pathlib import Path
 
 from paper_tables import spec
-from replication.machine import this_machine
+from replication.machine import ROOT, Machine, this_machine
 from replication.plan import plan
-from replication.promote import promote
+from replication.promote import apart, promote
 from replication.recipe import seeds as parse_seeds
+from replication.replay import logged as read
 from replication.scale import load_scale
 from toy import __main__ as toy
+from workflow.replay import drawn, records_of, replayed
 from workflow.steps import write_steps
 
 FOLDER = Path(__file__).parent
+JOINED = 2  # logged records that are made again before others join them
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,9 +114,30 @@ def record(exhibit: str, scale_name: str, seeds: list[int]) -> int:
         found = [each.id for _, each in toy.runs(exhibit, scale.name, seeds)]
     else:
         found = list(plan([exhibit], scale, seeds).runs)
-    written = promote(found, scale.name, this_machine().results)
+    machine = this_machine()
+    join(exhibit, scale_name, set(found), machine)
+    written = promote(found, scale.name, machine.results)
     print(f"{len(written)} records of {exhibit} are now logged under {written[0].parent}. Commit them.")
     return 0
+
+
+def join(exhibit: str, scale: str, coming: set[str], machine: Machine, logged: Path = ROOT / "results") -> None:
+    """Makes again a few of those logged records of the exhibit beside which the `coming` ones will stand in a table.
+
+    ValueError where one differs: today's code does otherwise than the code that they were logged with.
+    """
+    place = machine.results / load_scale(scale).name
+    configs = {name: read(place / name).config for name in coming if (place / name / "config.json").exists()}
+    present = [
+        record
+        for record in records_of(exhibit, scale, logged)
+        if record.run_id not in coming and not apart({**configs, record.run_id: record.config})
+    ]
+    if differing := [v for v in replayed(drawn(present, JOINED), machine, print) if v.word == "differs"]:
+        raise ValueError(
+            f"The logged record {differing[0].run_id} does not come out again ({differing[0].why}), so nothing new can "
+            "stand beside it. Mend what changed; or raise its numerics, run the exhibit again and record all of it."
+        )
 
 
 def snakemake(steps: Path, profile: Path, cores: int | None) -> list[str]:

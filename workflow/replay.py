@@ -60,14 +60,17 @@ def records(given: argparse.Namespace, results: Path) -> list[Logged]:
         if not (folder / given.run / "summary.json").exists():
             raise ValueError(f"There is no finished record {given.run!r} in {folder}.")
         return [logged(folder / given.run)]
-    names = [path.parent.name for path in sorted(folder.glob("*/summary.json"))]
-    if given.exhibit:
-        planned = ids_of(given.exhibit, given.scale)
-        names = [name for name in names if name in planned]
-    if not names:
+    found = records_of(given.exhibit, given.scale, results)
+    if not found:
         raise ValueError(f"Nothing of {given.exhibit or 'any exhibit'} is logged at scale {given.scale}.")
-    found = [logged(folder / name) for name in names]
     return drawn(found, given.sample) if given.sample else found
+
+
+def records_of(exhibit: str, scale: str, results: Path) -> list[Logged]:
+    """The logged records of an exhibit, or of all where none is named."""
+    planned = ids_of(exhibit, scale) if exhibit else None
+    folders = [path.parent for path in sorted((results / load_scale(scale).name).glob("*/summary.json"))]
+    return [logged(folder) for folder in folders if planned is None or folder.name in planned]
 
 
 def ids_of(exhibit: str, scale: str) -> set[str]:
