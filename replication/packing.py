@@ -8,8 +8,6 @@ dropped. Rows are shuffled too (as Megatron does, with which RS-KD trained): els
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from replication.corpus import Corpus
+from replication.files import replacing
 from replication.tokenizer import Tokenizer
 
 FORMAT = 2
@@ -158,12 +157,10 @@ def tokenised(corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> tuple[np
     tokens_path, offsets_path = directory / f"{stem}.npy", directory / f"{stem}.offsets.npy"
     if not (tokens_path.exists() and offsets_path.exists()):
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as scratch:
-            offsets = write_tokens(Path(scratch, "tokens"), corpus, tokenizer)
-            with Path(scratch, "offsets").open("wb") as file:
-                np.save(file, offsets)
-            os.replace(Path(scratch, "offsets"), offsets_path)
-            os.replace(Path(scratch, "tokens"), tokens_path)
+        with replacing(tokens_path) as tokens_file:
+            offsets = write_tokens(tokens_file, corpus, tokenizer)
+            with replacing(offsets_path) as offsets_file:
+                np.save(offsets_file, offsets)
     try:
         tokens_T, offsets = np.load(tokens_path, mmap_mode="r"), np.load(offsets_path)
     except ValueError:
@@ -173,12 +170,12 @@ def tokenised(corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> tuple[np
     return tokens_T, offsets
 
 
-def write_tokens(path: Path, corpus: Corpus, tokenizer: Tokenizer) -> np.ndarray:
+def write_tokens(file: IO[bytes], corpus: Corpus, tokenizer: Tokenizer) -> np.ndarray:
     """Write all tokens as one .npy, a batch at a time; give the offsets."""
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.uint32)
     sizes: list[int] = []
     progress = tqdm(total=corpus.bytes, desc="tokenise", unit="B", unit_scale=True, mininterval=1.0)
-    with path.open("wb") as file, progress:
+    with progress:
         body = write_header(file, dtype, 0)
         for texts in batches(corpus.documents):
             for ids in tokenizer.encode_batch(texts):

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from replication.digest import digests
+from replication.files import replace_text
 
 ROOT = Path(__file__).parent.parent
 FORMAT = 2
@@ -118,17 +119,6 @@ def finite(value: Any) -> Any:
 
 def write(path: Path, content: dict[str, Any]) -> None:
     replace_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """All of the new text or all of the old, whatever happens in between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(draft, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def provenance(methods: Iterable[str], files: Sequence[Path] = DECIDING) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +19,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from replication.corpus import Corpus, content_hash
+from replication.files import replace_text
 from replication.text_files import first_line
 
 END_OF_TEXT = "<|endoftext|>"
@@ -98,11 +97,7 @@ def byte_pairs(spec: str, corpus: Corpus, directory: Path) -> Tokenizer:
     # the sample's size is in the name: a file trained on another sample is another tokenizer
     path = directory / f"bpe{int(size)}-{TRAINING_SAMPLE}-{corpus.fingerprint}.json"
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as scratch:
-            trained = train(corpus, int(size)).to_str(pretty=True)
-            Path(scratch, path.name).write_text(trained, encoding="utf-8")
-            os.replace(Path(scratch, path.name), path)
+        replace_text(path, train(corpus, int(size)).to_str(pretty=True))
     return wrapped(from_file(path), END_OF_TEXT, spec)
 
 

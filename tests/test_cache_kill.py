@@ -1,6 +1,6 @@
 """Killed at twenty random moments and at every single step, then resumed: the bytes are those of one go.
 
-The test runs this file as a script: a process of one thread, which may fork writers without importing numpy each time.
+The test runs this file as a script: a process of one thread, which may fork writers without importing numpy and torch each time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from replication.cache import durable
+import replication.files
 from replication.cache.manifest import FILE, Header, Target
 from replication.cache.verify import verify
 from replication.cache.writer import Writer
@@ -44,6 +44,7 @@ def in_one_thread(how: str, folder: Path) -> None:
 
 
 def at_random_moments(folder: Path, workers: int = 0, wanted: int = KILLS) -> None:
+    write(folder / "before", 0, sequences=1)  # loads torch, which no fork should have to, and no clock should see
     begin = time.perf_counter()
     write(folder / "once", PAUSE)
     whole = time.perf_counter() - begin
@@ -120,7 +121,7 @@ def die_at(step: int) -> None:
 
         return ticked
 
-    durable.open = Slow  # type: ignore[attr-defined]
+    replication.files.open = Slow  # type: ignore[attr-defined]
     os.link, os.replace, os.unlink = ticking(os.link), ticking(os.replace), ticking(os.unlink)
 
 

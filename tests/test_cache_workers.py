@@ -135,14 +135,14 @@ def test_the_teacher_waits_only_when_the_ring_is_full(tmp_path: Path) -> None:
 FULL = """
 import errno, os
 from pathlib import Path
-from replication.cache import durable
+from replication import files
 
 def limited(path, mode):
     if len(list(path.parent.glob("shard-*.bin"))) >= {fit}:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return open(path, mode)
 
-durable.open = limited
+files.open = limited
 """
 
 
@@ -192,14 +192,14 @@ def test_an_interrupt_while_stopping_waits_for_nobody(tmp_path: Path, monkeypatc
 HELD = """
 import time
 from pathlib import Path
-from replication.cache import durable
+from replication import files
 
 def held(path, mode):
     while path.name.startswith("shard") and not Path({go!r}).exists():
         time.sleep(0.01)
     return open(path, mode)
 
-durable.open = held
+files.open = held
 """
 
 

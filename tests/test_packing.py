@@ -166,7 +166,8 @@ def test_ids_beyond_16_bits_are_stored_whole(corpus: Corpus, tokenizer: Tokenize
         def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
             return [np.array([65_536 + len(text)]) for text in texts]
 
-    offsets = write_tokens(tmp_path / "tokens.npy", corpus, Wide())  # type: ignore[arg-type]
+    with (tmp_path / "tokens.npy").open("wb") as file:
+        offsets = write_tokens(file, corpus, Wide())  # type: ignore[arg-type]
     tokens = np.load(tmp_path / "tokens.npy")
     assert tokens.dtype == np.uint32 and tokens[1] == 70_000 and tokens[0] == 65_536 + len(corpus.documents[0])
     assert offsets[-1] == len(tokens) == 2 * len(corpus.documents)

@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from replication.cache import durable
+from replication import files
 from replication.cache.manifest import (
     FILE,
     UNFINISHED,
@@ -38,7 +38,7 @@ def claim(directory: Path, plan: Plan, alone: bool) -> int | None:
         directory.mkdir(parents=True, exist_ok=True)
         if (directory / FILE).exists():
             refuse_other(directory, read_manifest(directory), plan)
-            durable.remove(directory / UNFINISHED)
+            files.remove(directory / UNFINISHED)
             return None
         try:
             if not (directory / UNFINISHED).exists():
@@ -52,7 +52,7 @@ def claim(directory: Path, plan: Plan, alone: bool) -> int | None:
             break
         os.close(lock)
     if alone:
-        durable.sweep(directory)
+        files.sweep(directory)
     return lock
 
 
@@ -78,7 +78,7 @@ def refuse_other(directory: Path, found: Plan, plan: Plan) -> None:
 
 
 def refuse_strangers(directory: Path) -> None:
-    strangers = sorted(path.name for path in directory.iterdir() if path.suffix != durable.TEMPORARY)
+    strangers = sorted(path.name for path in directory.iterdir() if path.suffix != files.TEMPORARY)
     if strangers and not (directory / UNFINISHED).exists():
         raise ValueError(f"{directory} holds {strangers[0]!r} but no cache; give an empty or a new folder.")
 

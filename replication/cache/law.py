@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from replication.cache import durable
+from replication import files
 
 FILE = "law.bin"
 MARK = b"unigram1"
@@ -73,7 +73,7 @@ def law_of(frequencies_V: ArrayLike, kept: float) -> Law:
 
 
 def write_law(directory: Path, law: Law) -> None:
-    durable.create(directory / FILE, [law.raw])
+    files.create(directory / FILE, [law.raw])
 
 
 def read_law(directory: Path, fingerprint: str) -> Law:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from replication.cache import durable
+from replication import files
 from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
 from replication.cache.codec import Codec, SetCodec
@@ -111,7 +111,7 @@ class Manifest(Plan):
 
 def write_plan(directory: Path, plan: Plan) -> None:
     """The first plan stays, whoever else writes one."""
-    durable.create(directory / UNFINISHED, [plan.model_dump_json(indent=1).encode()])
+    files.create(directory / UNFINISHED, [plan.model_dump_json(indent=1).encode()])
 
 
 def read_plan(directory: Path) -> Plan:
@@ -120,7 +120,7 @@ def read_plan(directory: Path) -> Plan:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    durable.write(directory / FILE, [rendered(manifest)])
+    files.write(directory / FILE, [rendered(manifest)])
 
 
 def read_manifest(directory: Path) -> Manifest:

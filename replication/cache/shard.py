@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from replication.cache import durable
+from replication import files
 
 MARK = b"sparse01"
 NUMBER = np.dtype("<u4")
@@ -20,7 +20,7 @@ def file_name(index: int) -> str:
 
 def write(path: Path, blocks: Sequence[bytes]) -> None:
     sizes = np.array([len(blocks), *map(len, blocks)], NUMBER)
-    durable.write(path, [MARK, sizes.tobytes(), *blocks])
+    files.write(path, [MARK, sizes.tobytes(), *blocks])
 
 
 def checksum(path: Path) -> str:

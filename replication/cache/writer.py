@@ -18,7 +18,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import ArrayLike
 
-from replication.cache import durable, shard
+from replication import files
+from replication.cache import shard
 from replication.cache.claim import claim
 from replication.cache.codec import Codec, SetCodec
 from replication.cache.crew import Crew
@@ -111,7 +112,7 @@ class Writer:
         try:
             shard.Shard(path, len(self.plan.shard_range(index)))
         except ValueError:
-            durable.remove(path)
+            files.remove(path)
             return False
         return True
 
@@ -205,7 +206,7 @@ class Writer:
         positions = self.plan.sequences * self.plan.header.length
         manifest = Manifest(**dict(self.plan), shards=entries, classes=classes, positions=positions)
         write_manifest(self.directory, manifest)
-        durable.remove(self.directory / UNFINISHED)
+        files.remove(self.directory / UNFINISHED)
 
     def __enter__(self) -> Writer:
         return self

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from replication.evaluate import releases
 from replication.evaluate.releases import RELEASES
-from replication.record import replace_text
+from replication.files import replace_text
 from replication.text_files import first_line
 
 TASKS = Path(__file__).parent / "tasks"

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from replication.files import replace_text
 from replication.instruct.chat import TEMPLATE, Turn, opening
 from replication.instruct.questions import Question
 from replication.model import fingerprint
-from replication.record import replace_text, seed_for
+from replication.record import seed_for
 from replication.tokenizer import Tokenizer
 
 SEEDS = 5  # answers to each question (RS-KD App. E.3)

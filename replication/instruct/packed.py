@@ -18,10 +18,10 @@ from typing import Literal
 import numpy as np
 
 from replication.corpus import Corpus
+from replication.files import replace_text, replacing
 from replication.instruct.chat import encoded
 from replication.instruct.conversations import read
 from replication.packing import digest, shuffled
-from replication.record import replace_text
 from replication.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -76,10 +76,8 @@ def pack_conversations(
             together = np.concatenate([fitted[member] for member in members])
             row[: len(together)] = together
         replace_text(about, json.dumps({"count": len(coded), "cut": longer}) + "\n")
-        draft = place.with_suffix(".draft")
-        with open(draft, "wb") as file:
+        with replacing(place) as file:
             np.save(file, coded_RL)
-        draft.replace(place)
     found, coded_RL = json.loads(about.read_text()), np.load(place, mmap_mode="r")
     order = "held out" if split == "held out" else str(seed)
     return Conversations(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from replication.files import replacing
 from replication.machine import Machine
 from replication.model import fingerprint, to_width
 from replication.packing import Packing
@@ -56,10 +56,8 @@ class Completions:
             progress.update(len(rows_S) - len(missing) - progress.n)
             batch = missing[:at_once]
             for row, tokens_PNL in zip(batch, self.sample(batch, oracle, machine), strict=True):
-                draft = place(folder, row).with_suffix(f".{os.getpid()}")
-                with open(draft, "wb") as file:
+                with replacing(place(folder, row)) as file:
                     np.save(file, tokens_PNL.cpu().numpy().astype(np.uint32))
-                draft.replace(place(folder, row))
         progress.update(len(rows_S) - progress.n)
         progress.close()
 
