@@ -1,8 +1,8 @@
 """Signals: what a policy of `positions.py` may know of a position, one number each.
 
 `signal(student_logits_RV, target, labels_R)` gives signal_R, of any R positions; `loss.py` and `fused.py` take all that
-a policy wants in one pass. Logits are float32 or float64. What a signal is not listed to look at is not there: logits
-are then on PyTorch's meta device, which has their shape and no numbers, and the target is None.
+a policy wants in one pass. Logits are float32 or float64. `fused.py` makes nothing that no wanted signal is listed for:
+the logits are then on PyTorch's meta device, which has their shape and no numbers, and the target is None.
 """
 
 from __future__ import annotations
