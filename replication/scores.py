@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from replication.cache import durable
+from replication import files
 from replication.machine import Machine
 from replication.model import fingerprint
 from replication.packing import digest
@@ -43,7 +43,7 @@ def scored(run: Run, data: Data, machine: Machine) -> Data:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = io.BytesIO()
         np.save(file, np.concatenate(list(means(signal, student, data, machine))))
-        durable.write(path, [file.getvalue()])
+        files.write(path, [file.getvalue()])
     return replace(data, scores=Scores(read(path, len(data.lesson)), origin))
 
 
