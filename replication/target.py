@@ -154,11 +154,11 @@ def precise(logits_NV: Tensor) -> Tensor:
 
 
 def log_probs(logits_NV: Tensor, exponent: float = 1.0) -> Tensor:
-    """log softmax of exponent * `precise` logits.
+    """log softmax of exponent * logits in float32 (a bf16 softmax loses its tail).
 
     Raises ValueError where a row has no distribution: NaN, +inf, or no finite logit.
     """
-    logits_NV = precise(logits_NV) * exponent if exponent != 1 else precise(logits_NV)
+    logits_NV = logits_NV.float() * exponent if exponent != 1 else logits_NV.float()
     total_N1 = logits_NV.logsumexp(-1, keepdim=True)
     refuse_broken(total_N1[:, 0])
     return logits_NV - total_N1
