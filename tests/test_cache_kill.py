@@ -1,7 +1,6 @@
 """Killed at twenty random moments and at every single step, then resumed: the bytes are those of one go.
 
-The test runs this file as a script: a process of one thread, which may fork writers without importing numpy and torch
-each time.
+The test runs this file as a script: a process of one thread, whose forks need not load numpy and torch again.
 """
 
 from __future__ import annotations
