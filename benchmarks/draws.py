@@ -8,18 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from replication.draws import counted, draw
-from replication.targets import (
-    AdaptiveWaterFilling,
+from replication.axes.targets.base import Target
+from replication.axes.targets.drawing import counted, draw
+from replication.axes.targets.kept import TopK
+from replication.axes.targets.sampled import (
     HeadAndSampledTail,
     RandomSampling,
     Stratified,
     Systematic,
-    Target,
-    TopK,
-    WaterFilling,
     WithoutReplacement,
 )
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling
 
 Drawn = tuple[Tensor, Tensor]  # ids_NK, counts_NK; unused slots are id 0, count 0
 

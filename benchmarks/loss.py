@@ -13,7 +13,7 @@ from benchmarks.effort import Effort
 from benchmarks.memory import touch
 from benchmarks.race import Contender
 from benchmarks.result import Group
-from replication.machine import has_bfloat16
+from replication.machine.device import has_bfloat16
 
 SAME = [losses.PRODUCTS, losses.CROSS_ENTROPY, losses.LISTED, losses.LIGER, losses.CUT, losses.RSKD, losses.ONE_HOT]
 OTHER = [losses.CROSS_ENTROPY, losses.FULL, losses.LISTED_FULL, losses.GHOST, losses.TAD, losses.SEKD]

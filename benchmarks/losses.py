@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from replication.divergences import Divergence, ForwardKL, GhostToken, TailAware
-from replication.fused import Target, distillation_loss
-from replication.head import Head, TeacherStates
-from replication.positions import AllPositions, Positions, TopFraction
-from replication.target import SparseTarget, one_hot, precise
+from replication.axes.divergences import Divergence, ForwardKL, GhostToken, TailAware
+from replication.axes.positions import AllPositions, Positions, TopFraction
+from replication.axes.targets.base import SparseTarget, one_hot, precise
+from replication.fused.head import Head, TeacherStates
+from replication.fused.loss import Target, fused_loss
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ KL, EVERYWHERE = ForwardKL(), AllPositions()
 
 def fused(given: Inputs, target: Target, divergence: Divergence = KL, positions: Positions = EVERYWHERE) -> Tensor:
     hidden_BLD, labels_BL = given.hidden_ND[None], given.labels_N[None]
-    return distillation_loss(hidden_BLD, Head(given.weight_VD), labels_BL, target, divergence, positions, 1.0, 0.0)
+    return fused_loss(hidden_BLD, Head(given.weight_VD), labels_BL, target, divergence, positions, 1.0, 0.0)
 
 
 # theirs

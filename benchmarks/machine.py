@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from replication.record import commit, versions
+from replication.records.provenance import commit, versions
 
 
 @dataclass(frozen=True)

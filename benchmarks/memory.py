@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from replication.products import huge_pages
+from replication.machine.memory import huge_pages
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 Step = Callable[[], object]

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.machine import Machine
 from benchmarks.race import Spread, ratio, spread
-from replication.files import replace_text
+from replication.machine.files import replace_text
 
 FORMAT = 1
 

@@ -20,20 +20,25 @@ from transformers import PreTrainedModel
 from benchmarks.effort import Effort
 from benchmarks.race import Contender
 from benchmarks.result import Group
+from replication.axes.targets.base import SparseTarget
+from replication.axes.targets.drawing import softmax_by_rows
+from replication.axes.targets.kept import OneHot
+from replication.axes.targets.sampled import RandomSampling
 from replication.cache.crew import spare_workers
 from replication.cache.reader import Reader
-from replication.cache.writer import SHARD, Writer
-from replication.caching import BATCH, Need, build, model_folder, put, teacher_for
-from replication.draws import softmax_by_rows
-from replication.machine import Machine, this_machine
-from replication.model import build as new_model
-from replication.model import logits_of
-from replication.recipe import Recipe
-from replication.run import Data, Run, data_for
-from replication.scale import load_scale
-from replication.supervision import drawn
-from replication.targets import OneHot, RandomSampling, SparseTarget
-from replication.train import Training
+from replication.cache.writer import BATCH, SHARD, Writer
+from replication.experiment.recipe import Recipe
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.model.decoder import build as new_model
+from replication.model.decoder import logits_of
+from replication.training.loop import Training
+from replication.training.needs import Need
+from replication.training.run_data import Data, data_for
+from replication.training.supervision import drawn
+from replication.training.teacher_pass import build, put
+from replication.training.weights import model_folder, teacher_for
 
 SHARPNESS = 14.0  # times a fresh head
 CE, RSKD, READING = "cross-entropy", "RS-KD from a cache", "reading the cache"
@@ -131,7 +136,7 @@ def bench(machine: Machine, scale: str, steps: int) -> Iterator[Bench]:
         text = machine.artifacts / "text"
         text.mkdir(parents=True, exist_ok=True)
         (Path(folder) / "text").symlink_to(text.resolve())
-        here = replace(machine.at(sizes), artifacts=Path(folder), results=Path(folder) / "results")
+        here = replace(machine.at(sizes.precision), artifacts=Path(folder), results=Path(folder) / "results")
         data = data_for(plain, here.artifacts)
         assert sparse.teacher is not None
         untrained(sparse.teacher, data).save_pretrained(model_folder(sparse.teacher, here))

@@ -11,30 +11,34 @@ from typing import get_args
 from tqdm import tqdm
 
 from paper_tables import spec
-from replication import invoice
-from replication.bill import bill
+from replication.axes.targets.base import at_least_one
 from replication.cache.manifest import Compression
 from replication.cache.part import part
 from replication.cache.stats import stats
 from replication.cache.verify import verify
-from replication.caching import Need, build, frequencies, teacher_for
-from replication.execute import execute
-from replication.frontier import probabilities
-from replication.history import history
-from replication.instruct.asking import Errand, this_judge
-from replication.machine import Machine, this_machine
-from replication.offer import Wanted, offer, tokens
-from replication.offer import show as show_offer
-from replication.pace import CPU, calibrated, gpu
-from replication.parallel import leave
-from replication.plan import Plan, plan, student_of
+from replication.data.packing import frequencies
+from replication.evaluate.judged.asking import Errand, this_judge
+from replication.evaluate.readiness import refuse_unready
+from replication.execution.execute import execute
+from replication.experiment.recipe import Recipe, parse, read, seeds
+from replication.experiment.run import Run, student_of
+from replication.experiment.scale import Scale, load_scale
+from replication.machine.device import Machine, this_machine
+from replication.machine.processes import leave
+from replication.planning import estimate_table
+from replication.planning.cache_advice import Wanted, advice, tokens
+from replication.planning.cache_advice import show as show_offer
+from replication.planning.estimate import estimate
+from replication.planning.machine_speed import CPU, calibrated, gpu
+from replication.planning.past_runs import past_runs
+from replication.planning.plan import Plan, plan
 from replication.probes.answers import outstanding
-from replication.recipe import Recipe, parse, read, seeds
-from replication.run import Run, data_for
-from replication.scale import Scale, load_scale
-from replication.scores import scored
-from replication.target import at_least_one
-from replication.train import model_folder, record_of
+from replication.records.record import record_of
+from replication.training.needs import Need
+from replication.training.run_data import data_for
+from replication.training.scores import scored
+from replication.training.teacher_pass import build, probabilities
+from replication.training.weights import model_folder, teacher_for
 
 JUDGE = (
     "A judge is any server of OpenAI's protocol: JUDGE_URL=http://127.0.0.1:8000/v1 and JUDGE_MODEL=<a model there>; "
@@ -153,7 +157,7 @@ def scale_of(options: argparse.Namespace, source: str) -> Scale:
 def run_recipe(options: argparse.Namespace) -> None:
     machine, found = this_machine(), plan_of(options, str(options.recipe))
     for run in found.runs.values():
-        run.check()
+        refuse_unready(run)
     for run in found.teachers.values():
         execute(run, machine)
     with machine.world.in_turn():
@@ -190,14 +194,14 @@ def show_plan(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{options.exhibit} needs no teacher, cache or text: its studies run by themselves, in minutes."
         )
-    past = history(scale, machine.results)
+    past = past_runs(scale, machine.results)
     known = gpu(options.gpu) if options.gpu else CPU
     pace = calibrated(known, past) or (known if options.gpu else None)
     what = options.exhibit if options.exhibit.endswith(".toml") else spec.load(options.exhibit).heading
     title = f"{what}. Scale {scale.name}, seeds {', '.join(map(str, seeds(options.seeds)))}"
     # a pipe has no width of its own
     console = Console(width=None if sys.stdout.isatty() else 200)
-    invoice.show(bill(found, machine, past), title, scale, pace, console)
+    estimate_table.show(estimate(found, machine, past), title, scale, pace, console)
 
 
 def judge_cost(options: argparse.Namespace) -> None:
@@ -231,7 +235,7 @@ def plan_cache(options: argparse.Namespace) -> None:
     data = scored(run, data_for(run, machine.artifacts), machine)
     probs_NV = probabilities(run, data, options.positions, machine)
     title = f"Draws on {len(probs_NV):,} positions of {run.recipe.teacher} over {data.corpus['name']}"
-    found = offer(wanted, probs_NV, data.train.length, frequencies(data.train))
+    found = advice(wanted, probs_NV, data.train.length, frequencies(data.train))
     show_offer(found, options.tokens, title, Console(width=None if sys.stdout.isatty() else 200))
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
-from replication.targets import SAMPLED, TARGETS, Target
+from replication.axes.targets.base import Target
+from replication.axes.targets.kept import SAMPLED, TARGETS
 
 WHOLE, SHARE = 4, 0.8  # what a number of classes or draws is, and a probability or share that has no default
 Method = TypeVar("Method")

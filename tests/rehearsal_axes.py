@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from replication import recipe as known
-from replication.recipe import plain
+from replication.experiment import recipe as known
+from replication.experiment.identity import plain
 from tests.cases import EXAMPLES, example
 from tests.rehearsal_stage import Stage
 

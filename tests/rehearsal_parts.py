@@ -12,22 +12,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from replication import fused, loss
+from replication.axes import loss
+from replication.axes.divergences import DIVERGENCES, Divergence
+from replication.axes.positions import POSITIONS
+from replication.axes.targets.base import AnyTarget
+from replication.axes.targets.kept import Full, SmoothedTopK, TopK
+from replication.axes.targets.sampled import RandomSampling
 from replication.cache.reader import Reader
-from replication.caching import Need, teacher_for
-from replication.divergences import DIVERGENCES, Divergence
+from replication.data.packing import positions_in
+from replication.evaluate.judged.judge import ORDERS, Pair, rating, totals, verdict
 from replication.evaluate.language_model import Tally, evaluate
-from replication.evaluate.suites import SUITES, Suite
-from replication.head import Head, TeacherStates
-from replication.instruct.judge import ORDERS, Pair, rating, totals, verdict
-from replication.model import logits_of
-from replication.packing import positions_in
-from replication.positions import POSITIONS
+from replication.experiment.suites import SUITES, Suite
+from replication.fused import loss as fused
+from replication.fused.head import Head, TeacherStates
+from replication.model.decoder import logits_of
 from replication.probes import speculative
-from replication.record import generator
-from replication.run import data_for, order_of
-from replication.targets import AnyTarget, Full, RandomSampling, SmoothedTopK, TopK
-from replication.train import Training, learning_rate, starting_point
+from replication.seeds import generator
+from replication.training.loop import Training
+from replication.training.needs import Need
+from replication.training.optimiser import learning_rate
+from replication.training.run_data import data_for, order_of
+from replication.training.weights import starting_point, teacher_for
 from tests.rehearsal_stage import Stage
 
 Numbers = dict[str, Any]
@@ -78,7 +83,8 @@ def model(stage: Stage) -> Numbers:
 
 
 def losses(_: Stage) -> Numbers:
-    """Both losses and their gradients, of every divergence with every position policy: `loss.py` and `fused.py`."""
+    """Both losses and their gradients, of every divergence with every position policy: `axes/loss.py` and
+    `fused/loss.py`."""
     random = torch.Generator().manual_seed(0)
     states_BLD, teacher_ND = (torch.randn(*shape, generator=random) for shape in ((2, 8, 6), (16, 6)))
     weight_VD, other_VD = 2 * torch.randn(2, 24, 6, generator=random)
@@ -126,7 +132,7 @@ def by_states(
     states_BLD: Tensor, weight_VD: Tensor, labels_BL: Tensor, target: Any, divergence: Divergence, positions: Any
 ) -> list[float]:
     states_BLD, weight_VD = (part.clone().requires_grad_() for part in (states_BLD, weight_VD))
-    found = fused.distillation_loss(
+    found = fused.fused_loss(
         states_BLD, Head(weight_VD), labels_BL, target, divergence, positions, 0.8, 0.3, 0.0, chances()
     )
     return [float(found), *(float(part.norm()) for part in torch.autograd.grad(found, (states_BLD, weight_VD)))]

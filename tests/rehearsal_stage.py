@@ -15,16 +15,17 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from replication import record
-from replication.caching import build
-from replication.digest import Digests
-from replication.execute import execute
-from replication.machine import CPU, Machine
-from replication.plan import Plan
-from replication.recipe import AXES, parse
-from replication.run import Run
-from replication.scale import Scale, load_scale
-from replication.train import Training, record_of
+from replication.execution.execute import execute
+from replication.experiment.recipe import AXES, parse
+from replication.experiment.run import Run
+from replication.experiment.scale import Scale, load_scale
+from replication.machine.device import CPU, Machine
+from replication.planning.plan import Plan
+from replication.records import record
+from replication.records.record import record_of
+from replication.records.source_hint import Digests
+from replication.training.loop import Training
+from replication.training.teacher_pass import build
 
 WORDS = (
     "a teacher gives its student few classes of many and each weight is drawn so that nothing is lost on average while "
@@ -128,7 +129,7 @@ class Stage:
         run, wanted = self.run(**stated), Plan()
         wanted.add(run)
         for each in (wanted.teachers | wanted.runs).values():
-            self.used |= {*PARTS, *components_of(each.recipe), *components_of(each.recipe.lesson)}
+            self.used |= {*PARTS, *components_of(each.recipe), *components_of(each.recipe.training_recipe)}
         with patch.object(record, "digests", return_value=NO_DIGESTS):  # of source text: half of a small run's time
             for teacher in wanted.teachers.values():
                 self.interrupted(teacher)

@@ -16,10 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from replication.evaluate.suites import SUITES
-from replication.execute import PROBES as MEASURED
-from replication.numerics import SHARED, of_class, of_module
-from replication.recipe import AXES, PROBES
+from replication.execution.execute import PROBES as MEASURED
+from replication.experiment.measurements import PROBES
+from replication.experiment.recipe import AXES
+from replication.experiment.suites import SUITES
+from replication.records.numerics import SHARED, of_class, of_module
 from tests import rehearsal_axes, rehearsal_parts, rehearsal_toys
 from tests.rehearsal_stage import Stage, in_float64
 from toy.study import STUDIES

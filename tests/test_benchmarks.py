@@ -20,7 +20,7 @@ from benchmarks.machine import Machine
 from benchmarks.race import Contender
 from benchmarks.result import Group, Result
 from replication.cache.manifest import read_manifest
-from replication.machine import Machine as Place
+from replication.machine.device import Machine as Place
 
 # race
 

@@ -13,18 +13,19 @@ from rich.console import Console
 
 from analysis.load import frame, shown_at
 from paper_tables import spec
-from replication import invoice
 from replication.__main__ import main
-from replication.bill import Line, bill
-from replication.cost import Cost, Work
-from replication.execute import execute
-from replication.history import history, kept
-from replication.machine import this_machine
-from replication.pace import CPU, Pace, calibrated, gpu, slowness
-from replication.plan import plan
-from replication.recipe import changed, resolved
-from replication.run import Run
-from replication.scale import load_scale
+from replication.cost.flops import Cost, Work
+from replication.evaluate.readiness import refuse_unready
+from replication.execution.execute import execute
+from replication.experiment.identity import changed, resolved
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import this_machine
+from replication.planning import estimate_table
+from replication.planning.estimate import Line, estimate
+from replication.planning.machine_speed import CPU, Pace, calibrated, gpu, slowness
+from replication.planning.past_runs import kept, past_runs
+from replication.planning.plan import plan
 from tests.planted import plant
 from tests.test_cost import PAPER, draws, run
 
@@ -57,7 +58,7 @@ def test_one_finished_run_says_how_slow_the_machine_is(tmp_path: Path) -> None:
     given, other = run("laptop"), run("laptop", student="1B", target="Full")
     known = Cost(given).tokens / CPU.seconds(Cost(given).training)
     planted(tmp_path / "laptop", given, known / 2.5)
-    past = history(given.scale, tmp_path, tmp_path / "none")
+    past = past_runs(given.scale, tmp_path, tmp_path / "none")
     slow = calibrated(CPU, past)
     assert slow is not None and "1 finished run" in slow.about
     for each in (given, other):
@@ -69,7 +70,7 @@ def test_one_finished_run_says_how_slow_the_machine_is(tmp_path: Path) -> None:
 def test_a_gpu_is_paced_by_its_own_records_only(tmp_path: Path) -> None:
     given = run("h100")
     planted(tmp_path / "h100", given, 50_000, {"gpu": "NVIDIA H100 80GB HBM3"})
-    past = history(given.scale, tmp_path, tmp_path / "none")
+    past = past_runs(given.scale, tmp_path, tmp_path / "none")
     measured = calibrated(gpu("h100"), past)
     assert measured is not None and measured.seconds(Cost(given).training) == pytest.approx(Cost(given).tokens / 50_000)
     assert calibrated(CPU, past) is None and calibrated(gpu("a100"), past) is None
@@ -79,17 +80,17 @@ def test_history_prefers_this_machine_and_leaves_out_what_no_longer_means_the_sa
     given, target = run("laptop", **draws(50)), run("laptop", **draws(50, student="1B"))
     local, logged = tmp_path / "local", tmp_path / "logged"
     planted(logged / "laptop", given, 1000)
-    assert len(history(given.scale, local, logged)) == 1
+    assert len(past_runs(given.scale, local, logged)) == 1
     planted(local / "laptop", target, 500)
-    past = history(given.scale, local, logged)
+    past = past_runs(given.scale, local, logged)
     assert [each.run.id for each in past] == [target.id] and kept(past, given) == 21.5
     assert kept(past, run("laptop", **draws(49))) is None and kept([], given) is None
     path = next(local.glob("*/*/config.json"))
     path.write_text(path.read_text().replace('"tokens": 409600', '"tokens": 409601'))
-    assert [each.run.id for each in history(given.scale, local, logged)] == [given.id]
+    assert [each.run.id for each in past_runs(given.scale, local, logged)] == [given.id]
     plant(local / "laptop", "toy", {}, 0, {}, recipe={"toy": "zipf"})
     plant(local / "laptop", "gone", {}, 0, {}, recipe={"target": "OneHot", "student": "30B"})
-    assert [each.run.id for each in history(given.scale, local, logged)] == [given.id]
+    assert [each.run.id for each in past_runs(given.scale, local, logged)] == [given.id]
 
 
 # Bills
@@ -104,7 +105,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def lines(exhibit: str, scale: str = "paper", seeds: tuple[int, ...] = (0,)) -> list[Line]:
     given = load_scale(scale)
-    return bill(plan([exhibit], given, seeds), this_machine(), [])
+    return estimate(plan([exhibit], given, seeds), this_machine(), [])
 
 
 def test_five_caches_are_one_teacher_pass_and_each_seed_one_more(place: Path) -> None:
@@ -136,7 +137,7 @@ def test_what_is_done_is_marked_and_left_out_of_what_is_to_do(place: Path) -> No
 
 def shown(found: list[Line], scale: str = "paper", pace: Pace | None = None) -> str:
     console = Console(width=220, record=True, file=io.StringIO())
-    invoice.show(found, "title", load_scale(scale), pace, console)
+    estimate_table.show(found, "title", load_scale(scale), pace, console)
     return console.export_text()
 
 
@@ -154,7 +155,7 @@ def test_an_invoice_has_units_everywhere_and_hours_only_where_something_says_the
 
 def test_totals_are_sums(place: Path) -> None:
     found = lines("rskd/table06")
-    whole = invoice.total(found)
+    whole = estimate_table.total(found)
     assert whole.work.flops == pytest.approx(sum(line.work.flops for line in found))
     assert whole.disk == pytest.approx(sum(line.disk for line in found))
     trained = {"teacher": 100_000_000_000 // (4096 * 1024) * 4096 * 1024, "run": 7 * 10_485_760_000}
@@ -166,13 +167,13 @@ def test_totals_are_sums(place: Path) -> None:
     [(0, ""), (999, "999 B"), (2.56e12, "2.56 TB"), (999.96e9, "1.00 TB"), (1e13, "10.0 TB"), (1234e24, "1,234 YB")],
 )
 def test_sizes_are_written_with_decimal_prefixes(value: float, wanted: str) -> None:
-    assert invoice.si(value, "B") == wanted
+    assert estimate_table.si(value, "B") == wanted
 
 
 def test_counts_and_durations() -> None:
-    assert [invoice.count(value) for value in (0, 409_600, 10_485_760_000)] == ["", "409,600", "10.5 B"]
+    assert [estimate_table.count(value) for value in (0, 409_600, 10_485_760_000)] == ["", "409,600", "10.5 B"]
     times = (0, 5, 90, 7200, 3600 * 1613)
-    assert [invoice.duration(value) for value in times] == ["", "5.00 s", "1.50 min", "2.00 h", "1,613 h"]
+    assert [estimate_table.duration(value) for value in times] == ["", "5.00 s", "1.50 min", "2.00 h", "1,613 h"]
 
 
 def test_every_exhibit_that_runs_has_a_bill_at_every_scale_that_it_runs_at(place: Path) -> None:
@@ -207,8 +208,8 @@ def test_plan_on_the_command_line(place: Path, capfd: pytest.CaptureFixture[str]
 
 def test_shapes_of_another_tokenizer_are_costed_and_never_trained() -> None:
     with pytest.raises(ValueError, match="256,000 classes of another tokenizer"):
-        run(student="2.8B", teacher="1.5B").check()
-    run(student="2.8B", teacher="1.5B", probe="cost").check()
+        refuse_unready(run(student="2.8B", teacher="1.5B"))
+    refuse_unready(run(student="2.8B", teacher="1.5B", probe="cost"))
 
 
 @pytest.mark.parametrize("name", ["salt/table20", "sekd/table06"])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from replication import blocks as module
-from replication.blocks import Blocks, largest_ids
-from replication.filling import AdaptiveWaterFilling, WaterFilling, head_and_tail, levelled
+from replication.axes.targets import blocks as module
+from replication.axes.targets.blocks import Blocks, largest_ids
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling, head_and_tail, levelled
 
 POINTS = torch.linspace(0, 1, 101, dtype=torch.float64)[None]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from replication.cache import claim, gather, thread
+from replication.cache import gather, ownership, thread
 from replication.cache.codec import Codec, Rows
 from replication.cache.manifest import FILE, UNFINISHED, Expected, Header, Target, check, read_manifest
 from replication.cache.reader import Reader
@@ -206,7 +206,7 @@ def test_everything_that_differs_is_named_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_the_first_of_two_writers_has_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "PATIENCE", 0.1)
+    monkeypatch.setattr(ownership, "PATIENCE", 0.1)
     with Writer(tmp_path, header(), SEQUENCES, IN_SHARD) as cache:
         with pytest.raises(ValueError, match="Another process is writing"):
             Writer(tmp_path, header(), SEQUENCES, IN_SHARD)
@@ -303,7 +303,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     room = plan // 2 if fit < 0 else plan + 50 + sum(len(files(once)[file_name(index)]) for index in range(fit))
     safe = min(max(fit, 0) * IN_SHARD, SEQUENCES)
     with monkeypatch.context() as patched:
-        patched.setattr("replication.files.open", Disk(room).open, raising=False)
+        patched.setattr("replication.machine.files.open", Disk(room).open, raising=False)
         with pytest.raises(OSError, match=f"Disk full .*: {safe} of 22 sequences are safe; .*same command") as caught:
             build(tmp_path / "full", batch=2)
     assert caught.value.errno == errno.ENOSPC and "\n" not in str(caught.value)

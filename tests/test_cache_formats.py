@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Generator
 
+from replication.axes.targets.base import SparseTarget
+from replication.axes.targets.water_filling import AdaptiveWaterFilling
 from replication.cache.law import FILE as LAW
 from replication.cache.law import law_of
 from replication.cache.manifest import FILE, UNFINISHED, Header, Target, read_manifest
@@ -20,9 +22,8 @@ from replication.cache.shard import Shard, file_name
 from replication.cache.stats import stats
 from replication.cache.verify import by_id, flat, verify
 from replication.cache.writer import Writer
-from replication.caching import put
-from replication.supervision import drawn
-from replication.targets import AdaptiveWaterFilling, SparseTarget
+from replication.training.supervision import drawn
+from replication.training.teacher_pass import put
 from tests.test_cache import FLAT, IN_SHARD, SEQUENCES, TARGETS, TOP_K, TOP_P, build, files, fill, header, rows
 
 # of all files, as they were written before caches could be compressed

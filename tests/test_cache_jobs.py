@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from replication.cache import claim
+from replication.cache import ownership
 from replication.cache.manifest import FILE, UNFINISHED
 from replication.cache.part import WHOLE, Part, part
 from replication.cache.shard import file_name
@@ -71,7 +71,7 @@ def test_a_part_keeps_to_its_shards(tmp_path: Path) -> None:
 
 def test_parts_write_side_by_side_and_the_whole_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job's drafts stay; the whole sweeps what the killed left, and only when it is alone."""
-    monkeypatch.setattr(claim, "PATIENCE", 0.1)
+    monkeypatch.setattr(ownership, "PATIENCE", 0.1)
     with Writer(tmp_path / "parts", header(), SEQUENCES, IN_SHARD, part=Part(1, 2)) as first:
         draft = tmp_path / "parts" / (file_name(1) + ".0123.tmp")
         draft.write_bytes(b"a neighbour is writing this")
@@ -109,7 +109,7 @@ def test_many_jobs_may_begin_at_once(tmp_path: Path) -> None:
 
         def begin(directory: Path = directory, barrier: threading.Barrier = barrier, locks: list = locks) -> None:
             barrier.wait()
-            locks.append(claim.claim(directory, plan, alone=False))
+            locks.append(ownership.claim(directory, plan, alone=False))
 
         threads = [threading.Thread(target=begin) for _ in range(8)]
         for thread in threads:
@@ -128,7 +128,7 @@ def test_a_plan_that_goes_while_it_is_locked_is_looked_at_again(
     """Between reading the plan and locking it, the cache is finished by another process."""
     build(tmp_path / "finished")
     build(tmp_path / "parts", part=Part(1, 2))
-    real = claim.locked
+    real = ownership.locked
 
     def overtaken(path: Path, alone: bool) -> int:
         lock = real(path, alone)
@@ -137,7 +137,7 @@ def test_a_plan_that_goes_while_it_is_locked_is_looked_at_again(
         path.unlink()
         return lock
 
-    monkeypatch.setattr(claim, "locked", overtaken)
+    monkeypatch.setattr(ownership, "locked", overtaken)
     with Writer(tmp_path / "parts", header(), SEQUENCES, IN_SHARD, part=Part(2, 2)) as cache:
         assert cache.missing() == [] and cache.lock is None
     assert files(tmp_path / "parts") == files(tmp_path / "finished")
@@ -150,16 +150,17 @@ def test_four_jobs_one_of_them_killed(tmp_path: Path) -> None:
 
 def four_jobs(folder: Path) -> None:
     """A teacher, two caches of it by one process, and the same by four of which one is killed between two shards."""
-    from replication import caching
     from replication.__main__ import main
-    from replication.caching import Need
-    from replication.machine import this_machine
-    from replication.recipe import parse
-    from replication.run import Run
-    from replication.scale import load_scale
-    from replication.train import train
+    from replication.experiment import identity
+    from replication.experiment.recipe import parse
+    from replication.experiment.run import Run
+    from replication.experiment.scale import load_scale
+    from replication.machine.device import this_machine
+    from replication.training import teacher_pass
+    from replication.training.loop import train
+    from replication.training.needs import Need
 
-    caching.SHARD = 32
+    teacher_pass.SHARD = 32
     path = write_scale(folder)
     path.write_text(path.read_text().replace('"10B" = 1152', '"10B" = 7_680'))
     scale = load_scale(str(path))
@@ -171,16 +172,16 @@ def four_jobs(folder: Path) -> None:
     train(runs[0].teacher, once)
     shutil.copytree(once.artifacts, jobs.artifacts)  # the same teacher
     needs = [Need(run) for run in runs]
-    caching.build(needs, once)
+    teacher_pass.build(needs, once)
     assert all(len(files(need.folder(once))) == 1 + 10 for need in needs), "ten shards and a manifest"
 
     def job(number: int, pause: float = 0) -> int:
         child = os.fork()
         if child:
             return child
-        put = caching.put
-        caching.put = lambda *arguments: (time.sleep(pause), put(*arguments))  # type: ignore[assignment]
-        caching.build(needs, jobs, Part(number, JOBS))
+        put = teacher_pass.put
+        teacher_pass.put = lambda *arguments: (time.sleep(pause), put(*arguments))  # type: ignore[assignment]
+        teacher_pass.build(needs, jobs, Part(number, JOBS))
         os._exit(0)
 
     children = {number: job(number, pause=0.1 if number == 2 else 0.01) for number in (1, 2, 3, 4)}
@@ -198,7 +199,7 @@ def four_jobs(folder: Path) -> None:
     recipe = folder / "recipe.toml"
     os.environ["ARTIFACTS"] = str(jobs.artifacts)
     for run in runs:
-        stated = ", ".join(f"{key} = {value!r}" for key, value in caching.plain(run.recipe.target).items())
+        stated = ", ".join(f"{key} = {value!r}" for key, value in identity.plain(run.recipe.target).items())
         recipe.write_text(f"target = {{ {stated} }}\n".replace("'", '"'))
         assert main(["cache", "build", str(recipe), "--scale", str(path), "--part", "3/3"]) == 0
         assert main(["cache", "build", str(recipe), "--scale", str(path)]) == 0
@@ -215,7 +216,8 @@ def wait_for(path: Path) -> None:
 
 
 def test_the_order_of_batches_feeds_every_worker() -> None:
-    from replication.caching import BATCH, SHARD, in_turn
+    from replication.cache.writer import BATCH, SHARD
+    from replication.training.teacher_pass import in_turn
 
     starts = [start for start in range(0, 10 * SHARD, BATCH) if start // SHARD % 2]  # the shards of part 2/2
     assert in_turn(starts, 0) == in_turn(starts, 1) == starts

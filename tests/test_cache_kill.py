@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-import replication.files
 from replication.cache.manifest import FILE, Header, Target
 from replication.cache.verify import verify
 from replication.cache.writer import Writer
+from replication.machine import files
 
 SEQUENCES, LENGTH, IN_SHARD, PAUSE = 120, 32, 2, 0.002
 KILLS, WORKERS_KILLS = 20, 6
@@ -121,7 +121,7 @@ def die_at(step: int) -> None:
 
         return ticked
 
-    replication.files.open = Slow  # type: ignore[attr-defined]
+    files.open = Slow  # type: ignore[attr-defined]
     os.link, os.replace, os.unlink = ticking(os.link), ticking(os.replace), ticking(os.unlink)
 
 

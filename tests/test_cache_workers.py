@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replication.cache import claim, crew
+from replication.cache import crew, ownership
 from replication.cache.crew import Crew
 from replication.cache.manifest import Target
 from replication.cache.ring import create, narrow
@@ -209,7 +209,7 @@ def test_a_killed_teacher_takes_its_workers_along(tmp_path: Path, monkeypatch: p
         teacher.kill()
         teacher.wait()
         with monkeypatch.context() as patched, pytest.raises(ValueError, match="Another process is writing"):
-            patched.setattr(claim, "PATIENCE", 0.1)
+            patched.setattr(ownership, "PATIENCE", 0.1)
             Writer(tmp_path / "cache", header(), SEQUENCES, IN_SHARD)
         (tmp_path / "go").touch()
         with Writer(tmp_path / "cache", header(), SEQUENCES, IN_SHARD) as cache:

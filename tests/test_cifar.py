@@ -16,8 +16,10 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from analysis.load import choose, frame, records
 from analysis.matching import by_cell
 from paper_tables import spec
-from replication.divergences import ForwardKL, GhostToken
-from replication.targets import Full, NaiveFix, OneHot, RandomSampling, SmoothedTopK, SparseTarget, Target, TopK
+from replication.axes.divergences import ForwardKL, GhostToken
+from replication.axes.targets.base import SparseTarget, Target
+from replication.axes.targets.kept import Full, NaiveFix, OneHot, SmoothedTopK, TopK
+from replication.axes.targets.sampled import RandomSampling
 from toy import __main__ as command
 from toy import cifar, study
 from toy import images as sets

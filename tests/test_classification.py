@@ -18,10 +18,12 @@ from torch import nn
 from analysis.load import choose, frame, records
 from analysis.matching import by_cell
 from paper_tables import spec
-from replication.divergences import ForwardKL, GhostToken, ReverseKL
-from replication.evaluate.language_model import Calibration
-from replication.record import seed_for
-from replication.targets import Full, NaiveFix, OneHot, RandomSampling, SmoothedTopK, Target, TopK
+from replication.axes.divergences import ForwardKL, GhostToken, ReverseKL
+from replication.axes.targets.base import Target
+from replication.axes.targets.kept import Full, NaiveFix, OneHot, SmoothedTopK, TopK
+from replication.axes.targets.sampled import RandomSampling
+from replication.evaluate.calibration import Calibration
+from replication.seeds import seed_for
 from toy import __main__ as command
 from toy import checkpoint, classification
 from toy.classification import Reliability, Setting

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from replication.axes.targets.base import Target
 from replication.cache import ratio
 from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named, codec_of
@@ -16,7 +17,6 @@ from replication.cache.codec import Codec, Rows
 from replication.cache.counts import CountsCodec
 from replication.cache.planes import Planes
 from replication.cache.ratio import RatioCodec
-from replication.targets import Target
 from tests.cases import EXAMPLES
 
 POSITIONS = 600

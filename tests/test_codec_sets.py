@@ -9,22 +9,16 @@ import pytest
 import torch
 from torch import Generator
 
+from replication.axes.targets.base import SparseTarget, Target
+from replication.axes.targets.sampled import RandomSampling, Stratified, Systematic
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling
 from replication.cache import fields
 from replication.cache.choose import codec_for, codec_named, codec_of
 from replication.cache.codec import SetCodec
 from replication.cache.counts import CountsCodec
-from replication.cache.filling import FillingCodec
 from replication.cache.law import Law, law_of
 from replication.cache.unigram import Unigram
-from replication.targets import (
-    AdaptiveWaterFilling,
-    RandomSampling,
-    SparseTarget,
-    Stratified,
-    Systematic,
-    Target,
-    WaterFilling,
-)
+from replication.cache.water_filling import FillingCodec
 from tests.cases import and_others
 
 SEQUENCES, LENGTH = 3, 40

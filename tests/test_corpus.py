@@ -17,9 +17,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from replication import corpus as corpus_module
-from replication.corpus import Corpus, collect, is_validation, open_corpus
-from replication.tokenizer import END_OF_TEXT, open_tokenizer
+from replication.data import corpus as corpus_module
+from replication.data.corpus import Corpus, collect, is_validation, open_corpus
+from replication.data.tokenizer import END_OF_TEXT, open_tokenizer
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 TEXTS = ["der Fluß\nflows", "two  spaces", "emoji 🙂 and\ttab", "last one"]

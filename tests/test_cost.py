@@ -14,21 +14,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, LlamaConfig
 
 from paper_tables import spec
+from replication.axes.targets.base import DenseTarget
+from replication.axes.targets.sampled import RandomSampling
 from replication.cache.manifest import Header
 from replication.cache.manifest import Target as TargetEntry
 from replication.cache.writer import Writer
-from replication.cost import Cost, bytes_per_token
-from replication.machine import this_machine
-from replication.model import build, parameters
+from replication.cost.flops import Cost, bytes_per_token
+from replication.cost.shape import shape_of_checkpoint, shape_of_role
+from replication.experiment.identity import plain
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import FOLDER, Role, load_scale
+from replication.machine.device import this_machine
+from replication.model.decoder import build, parameters
 from replication.probes import throughput as probe
 from replication.probes.stand_in import random_text
-from replication.recipe import parse, plain
-from replication.run import Run
-from replication.scale import FOLDER, Role, load_scale
-from replication.shape import shape_of_checkpoint, shape_of_role
-from replication.supervision import drawn
-from replication.targets import DenseTarget, RandomSampling
-from replication.train import Training
+from replication.training.loop import Training
+from replication.training.supervision import drawn
 from tests.cases import EXAMPLES
 from tests.small import write_scale
 

@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from replication import digest
-from replication.digest import digests
+from replication.records import source_hint
+from replication.records.source_hint import digests
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The axis files and the loss, copied to where they may be changed."""
-    axes = tuple(Path(shutil.copy(path, tmp_path)) for path in digest.AXES if path.exists())
-    shutil.copy(digest.HERE / "loss.py", tmp_path)
-    monkeypatch.setattr(digest, "AXES", axes)
-    digest.definitions.cache_clear()
+    axes = tuple(Path(shutil.copy(path, tmp_path)) for path in source_hint.AXES if path.exists())
+    shutil.copy(source_hint.HERE / "axes" / "loss.py", tmp_path)
+    monkeypatch.setattr(source_hint, "AXES", axes)
+    source_hint.definitions.cache_clear()
     yield tmp_path
-    digest.definitions.cache_clear()
+    source_hint.definitions.cache_clear()
 
 
-def found(here: Path) -> digest.Digests:
-    digest.definitions.cache_clear()
+def found(here: Path) -> source_hint.Digests:
+    source_hint.definitions.cache_clear()
     return digests([here / "loss.py"], ["TopK", "SmoothedTopK", "ForwardKL"])
 
 
@@ -35,17 +35,17 @@ def replaced(path: Path, old: str, new: str) -> None:
 
 def test_a_new_method_a_comment_or_an_annotation_changes_nothing(here: Path) -> None:
     before = found(here)
-    with open(here / "targets.py", "a") as file:
+    with open(here / "kept.py", "a") as file:
         file.write('\n\nclass Another(Target):\n    """A new method."""\n\n\nTARGETS["Another"] = Another\n')
     replaced(here / "positions.py", "Positions = AllPositions", "Positions = Policy | AllPositions")
     replaced(here / "loss.py", "kd_weight: float", "kd_weight: int  # a comment\n    ")
-    replaced(here / "targets.py", "The k largest probabilities", "The k smallest probabilities")
+    replaced(here / "kept.py", "The k largest probabilities", "The k smallest probabilities")
     assert found(here) == before
 
 
 def test_a_method_s_own_code_changes_its_digest_and_no_other(here: Path) -> None:
     before = found(here)
-    replaced(here / "targets.py", "spread_N=residual(kept)", "spread_N=2 * residual(kept)")
+    replaced(here / "kept.py", "spread_N=residual(kept)", "spread_N=2 * residual(kept)")
     after = found(here)
     assert after.code == before.code
     assert {name for name in after.methods if after.methods[name] != before.methods[name]} == {"SmoothedTopK"}
@@ -53,7 +53,7 @@ def test_a_method_s_own_code_changes_its_digest_and_no_other(here: Path) -> None
 
 def test_what_a_method_uses_counts_as_its_own(here: Path) -> None:
     before = found(here)
-    replaced(here / "targets.py", ".clamp_min(0)", ".clamp_min(1)")  # residual, which SmoothedTopK uses
+    replaced(here / "kept.py", ".clamp_min(0)", ".clamp_min(1)")  # residual, which SmoothedTopK uses
     after = found(here)
     assert {name for name in after.methods if after.methods[name] != before.methods[name]} == {"SmoothedTopK"}
 

@@ -13,11 +13,13 @@ from scipy.stats import beta, kstest
 from test_unbiased import exact, zipf_logits
 from torch import Generator, Tensor
 
-from replication import draws
-from replication.blocks import block_width, located
-from replication.draws import Streams, ascending, at, counted, draw, softmax_by_rows, uniform
-from replication.supervision import drawn
-from replication.targets import RandomSampling, SparseTarget, TopK
+from replication.axes.targets import drawing
+from replication.axes.targets.base import SparseTarget
+from replication.axes.targets.blocks import block_width, located
+from replication.axes.targets.drawing import Streams, ascending, at, counted, draw, softmax_by_rows, uniform
+from replication.axes.targets.kept import TopK
+from replication.axes.targets.sampled import RandomSampling
+from replication.training.supervision import drawn
 from tests.cases import EXAMPLES
 
 ROUNDING = 2e-6  # of the running sum: float32 exponentials, and blocks summed in float32
@@ -226,7 +228,7 @@ def test_logits_that_are_no_distribution(
     monkeypatch: pytest.MonkeyPatch, broken: float, dtype: torch.dtype, exponent: float
 ) -> None:
     """The first such position is named, whichever rows went together."""
-    monkeypatch.setattr(draws, "held", lambda device: 5_000)
+    monkeypatch.setattr(drawing, "held", lambda device: 5_000)
     logits = peaky(20, 1_000).to(dtype)
     logits[13, 999], logits[17] = broken, -torch.inf
     with pytest.raises(ValueError, match="position 13 are not a distribution"):
@@ -255,12 +257,12 @@ def test_a_row_s_classes_depend_on_no_other_row(monkeypatch: pytest.MonkeyPatch)
     whole = at(logits, points)
     assert torch.equal(torch.cat([at(logits[n : n + 1], points[n : n + 1]) for n in range(30)]), whole)
     for rows in (1, 4, 7, 29):
-        monkeypatch.setattr(draws, "held", lambda device, rows=rows: rows * 3_001 + 5)
+        monkeypatch.setattr(drawing, "held", lambda device, rows=rows: rows * 3_001 + 5)
         assert torch.equal(at(logits, points), whole)
 
 
 def test_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draws, "held", lambda device: 4_000)
+    monkeypatch.setattr(drawing, "held", lambda device: 4_000)
     given = peaky(10, 1_000)
     storages, seen = set(), []
     for rows, probs in softmax_by_rows(given, 1.0):

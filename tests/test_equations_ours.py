@@ -14,15 +14,17 @@ from torch import Generator, Tensor
 from paper_tables.equations.draws import normalised, sequences
 from paper_tables.equations.equation import State, arguments, words
 from paper_tables.equations.tad_divergence import HEADS
+from replication.axes.divergences import ForwardKL, GhostToken, TailAware
+from replication.axes.loss import distillation_loss
+from replication.axes.positions import AllPositions, TopFraction
+from replication.axes.schedules import TwoStage
+from replication.axes.signals import Signals
+from replication.axes.targets.base import DenseTarget, SparseTarget
+from replication.axes.targets.drawing import counted, draw
+from replication.axes.targets.kept import Full, TopK
+from replication.axes.targets.sampled import RandomSampling
 from replication.cache.choose import codec_for
 from replication.cache.counts import CountsCodec
-from replication.divergences import ForwardKL, GhostToken, TailAware
-from replication.draws import counted, draw
-from replication.loss import distillation_loss
-from replication.positions import AllPositions, TopFraction
-from replication.schedules import TwoStage
-from replication.signals import Signals
-from replication.targets import DenseTarget, Full, RandomSampling, SparseTarget, TopK
 
 Ours = Callable[..., Any]
 
@@ -88,7 +90,9 @@ def batch_loss(targets: np.ndarray, students: np.ndarray) -> float:
 
 def found_by_draw(teacher: np.ndarray, points: np.ndarray) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("replication.draws.ascending", lambda *_: torch.from_numpy(points)[None].sort(1)[0])
+        patch.setattr(
+            "replication.axes.targets.drawing.ascending", lambda *_: torch.from_numpy(points)[None].sort(1)[0]
+        )
         return draw(torch.from_numpy(teacher).log()[None], len(points), Generator())[0].numpy()
 
 
@@ -98,7 +102,7 @@ def selected(scores: np.ndarray, keep: float) -> int:
 
 
 def budget(kd_steps: int, steps: int) -> list[int]:
-    """As train.py asks for it: at step 0, 1, ... of `steps`."""
+    """As training/loop.py asks for it: at step 0, 1, ... of `steps`."""
     schedule = TwoStage(omega=0.5, until=kd_steps / steps)
     kd = sum(schedule(step / steps)[0] > 0 for step in range(steps))
     return [kd, sum(schedule(step / steps) == (0.0, 1.0) for step in range(steps))]

@@ -15,12 +15,12 @@ from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.text import Perplexity
 from transformers import PreTrainedModel
 
-from replication import fused
 from replication.evaluate.calibration import BINS
 from replication.evaluate.language_model import Tally, evaluate
-from replication.machine import CPU, Machine
-from replication.model import build, logits_of
-from replication.scale import Optimiser, Role
+from replication.experiment.scale import Optimiser, Role
+from replication.fused import loss as fused
+from replication.machine.device import CPU, Machine
+from replication.model.decoder import build, logits_of
 
 CLASSES, TOKENS = 40, 6000
 

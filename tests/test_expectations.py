@@ -13,23 +13,11 @@ import torch
 from scipy.stats import binom
 from torch import Generator, Tensor
 
-from replication.divergences import ForwardKL, GhostToken
-from replication.targets import (
-    AdaptiveWaterFilling,
-    Full,
-    HeadAndSampledTail,
-    NaiveFix,
-    OneHot,
-    RandomSampling,
-    SmoothedTopK,
-    SparseTarget,
-    Stratified,
-    Systematic,
-    Target,
-    TopK,
-    TopP,
-    WaterFilling,
-)
+from replication.axes.divergences import ForwardKL, GhostToken
+from replication.axes.targets.base import SparseTarget, Target
+from replication.axes.targets.kept import Full, NaiveFix, OneHot, SmoothedTopK, TopK, TopP
+from replication.axes.targets.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling
 from tests.cases import EXAMPLES
 from toy import zipf
 from toy.expectations import Law, law, mean_deviation

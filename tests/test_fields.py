@@ -36,9 +36,20 @@ from analysis.load import frame, records
 from analysis.matching import by_cell
 from analysis.plots.phase import in_words, lattice
 from paper_tables import spec
-from replication.divergences import L1, MSE, Divergence, ForwardKL, ForwardReverseKL, GhostToken, ReverseKL, TailAware
-from replication.record import generator
-from replication.targets import Full, NaiveFix, OneHot, RandomSampling, SmoothedTopK, Target, TopK, TopP
+from replication.axes.divergences import (
+    L1,
+    MSE,
+    Divergence,
+    ForwardKL,
+    ForwardReverseKL,
+    GhostToken,
+    ReverseKL,
+    TailAware,
+)
+from replication.axes.targets.base import Target
+from replication.axes.targets.kept import Full, NaiveFix, OneHot, SmoothedTopK, TopK, TopP
+from replication.axes.targets.sampled import RandomSampling
+from replication.seeds import generator
 from toy import __main__ as command
 from toy import descent, fields
 from toy.fields import Setting
@@ -311,7 +322,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
     assert path.read_text() != text
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spec, "ROOT", folder / "tables")
-        patch.setattr("replication.record.commit", lambda: "")  # git takes longer than a run
+        patch.setattr("replication.records.provenance.commit", lambda: "")  # git takes longer than a run
         for module, name, size in ((fields, "GRID", 7), (fields, "STATES", 20), (descent, "SAMPLED", 5)):
             patch.setattr(module, name, size)
         assert command.main([EXHIBIT, "--scale", "smoke", "--seeds", "0,1", "--results", str(folder / "results")]) == 0

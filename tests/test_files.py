@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from replication.files import create, replace_text, replacing
+from replication.machine.files import create, replace_text, replacing
 
 
 def test_a_broken_block_leaves_what_was_there(tmp_path: Path) -> None:

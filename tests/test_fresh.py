@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from replication.caching import teacher_for
-from replication.execute import execute
-from replication.machine import Machine, this_machine
-from replication.recipe import parse, run_id
-from replication.run import Data, Run, data_for
-from replication.scale import load_scale
-from replication.train import Training
+from replication.execution.execute import execute
+from replication.experiment.identity import run_id
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.training.loop import Training
+from replication.training.run_data import Data, data_for
+from replication.training.weights import teacher_for
 from tests.small import write_scale
 
 ROWS = 10  # of a text that 48 sequences of training go through almost five times; batches of 4 cross its end

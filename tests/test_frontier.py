@@ -17,38 +17,33 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from replication.__main__ import main
+from replication.axes.targets.base import DenseTarget, SparseTarget, Target
+from replication.axes.targets.closed_form import SHARES, corrected_error
+from replication.axes.targets.kept import Full, OneHot, TopK, TopP
+from replication.axes.targets.sampled import (
+    HeadAndSampledTail,
+    RandomSampling,
+    Stratified,
+    Systematic,
+    WithoutReplacement,
+)
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.cache.choose import codec_of
 from replication.cache.codec import SetCodec
 from replication.cache.manifest import Compression, Header
 from replication.cache.manifest import Target as Named
 from replication.cache.shard import Shard, file_name
 from replication.cache.writer import Writer
-from replication.caching import put
-from replication.execute import execute
-from replication.expected import SHARES, corrected_error
-from replication.filling import drawn_error, levelled
-from replication.frontier import FAMILIES, REFERENCE, error_of, least, mean, probabilities, size_of
-from replication.machine import Machine, this_machine
-from replication.offer import Wanted, offer, stated, tokens
-from replication.recipe import method, parse, plain
-from replication.run import Run, data_for
-from replication.scale import load_scale
-from replication.targets import (
-    AdaptiveWaterFilling,
-    DenseTarget,
-    Full,
-    HeadAndSampledTail,
-    OneHot,
-    RandomSampling,
-    SparseTarget,
-    Stratified,
-    Systematic,
-    Target,
-    TopK,
-    TopP,
-    WaterFilling,
-    WithoutReplacement,
-)
+from replication.cost.error_for_bytes import FAMILIES, REFERENCE, error_of, least, mean, size_of
+from replication.execution.execute import execute
+from replication.experiment.identity import plain
+from replication.experiment.recipe import method, parse
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.planning.cache_advice import Wanted, advice, stated, tokens
+from replication.training.run_data import data_for
+from replication.training.teacher_pass import probabilities, put
 from tests.cases import and_others
 from tests.small import write_scale
 from toy.next_token import log_probs
@@ -204,7 +199,7 @@ def test_a_prior_shrinks_what_is_drawn_or_does_not() -> None:
 def test_an_offer_is_no_worse_than_wanted() -> None:
     probs_NV = teacher().float()
     law = often(probs_NV)
-    found = offer(Wanted(1.0, absolute=False), probs_NV, LENGTH, law)
+    found = advice(Wanted(1.0, absolute=False), probs_NV, LENGTH, law)
     points = {name: one for name, one in found.points.items() if one is not None}
     assert set(points) == set(FAMILIES) and points["RS-KD"].target == REFERENCE
     assert all(one.error <= found.reference.error * (1 + 1e-9) for one in points.values())
@@ -216,7 +211,7 @@ def test_an_offer_is_no_worse_than_wanted() -> None:
     bias, single = float(off_NV.mean(0).square().sum()), float(off_NV.square().sum(1).mean())
     assert found.top_k.error == pytest.approx(single, rel=1e-4)
     assert found.overtaken == pytest.approx(1 + (found.reference.error - single) / bias, rel=1e-3)
-    same = offer(Wanted(found.reference.error, absolute=True), probs_NV, LENGTH, law)
+    same = advice(Wanted(found.reference.error, absolute=True), probs_NV, LENGTH, law)
     assert same.points == found.points
 
 

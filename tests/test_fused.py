@@ -1,4 +1,4 @@
-"""The fused loss is the loss: equal to `loss.py` for every divergence and target, in pieces, and never N x V."""
+"""The fused loss is the loss: equal to `axes/loss.py` for every divergence and target, in pieces, and never N x V."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from test_gradients import CLASSES, LENGTH, METHODS, PAIRS, POSITIONS, SEQUENCES
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from replication import fused, loss, products
-from replication.divergences import ForwardKL, GhostToken, TailAware
-from replication.head import Head, TeacherStates
-from replication.positions import AllPositions, HardTokens, Positions, TopFraction
-from replication.targets import AnyTarget, Full, RandomSampling, SmoothedTopK, SparseTarget, TopK, one_hot
+from replication.axes import loss
+from replication.axes.divergences import ForwardKL, GhostToken, TailAware
+from replication.axes.positions import AllPositions, HardTokens, Positions, TopFraction
+from replication.axes.targets.base import AnyTarget, SparseTarget, one_hot
+from replication.axes.targets.kept import Full, SmoothedTopK, TopK
+from replication.axes.targets.sampled import RandomSampling
+from replication.fused import loss as fused
+from replication.fused import products
+from replication.fused.head import Head, TeacherStates
+from replication.machine import memory as memory_module
 
 WIDTH = 5
 EVERYWHERE = AllPositions()
@@ -61,7 +66,7 @@ def both(
     """Loss and gradients, fused and by definition."""
     hidden, head = student(bias=bias)
     rest = (labels_BL(), target, divergence, positions, kd_weight, ce_weight)
-    ours = gradients(fused.distillation_loss(hidden, head, *rest), hidden, head)
+    ours = gradients(fused.fused_loss(hidden, head, *rest), hidden, head)
     whole = target.whole() if isinstance(target, TeacherStates) else target
     meant = loss.distillation_loss(head(hidden), labels_BL(), whole, *rest[2:])
     return ours, gradients(meant, hidden, head)
@@ -114,7 +119,7 @@ def test_a_rest_too_small_for_one_minus_the_head_keeps_its_logarithm() -> None:
     hidden = torch.tensor([[[60.0]]], requires_grad=True)
     head = Head(torch.tensor([[1.0]] + [[0.0]] * (CLASSES - 1), requires_grad=True))
     target = SparseTarget(torch.tensor([[0]]), torch.tensor([[0.75]]))
-    ours = fused.distillation_loss(hidden, head, torch.tensor([[0]]), target, GhostToken(), AllPositions(), 1.0, 0.0)
+    ours = fused.fused_loss(hidden, head, torch.tensor([[0]]), target, GhostToken(), AllPositions(), 1.0, 0.0)
     meant = 0.75 * np.log(0.75) + 0.25 * (np.log(0.25) + 60 - np.log(CLASSES - 1))
     assert float(ours.detach()) == pytest.approx(meant, rel=1e-6)
     (of_hidden,) = torch.autograd.grad(ours, hidden)
@@ -136,7 +141,7 @@ def test_float32_gradients_at_a_large_vocabulary_lie_within_1e_5_of_float64(
     found = {}
     for dtype in (torch.float32, torch.float64):
         leaf, head = hidden.to(dtype).requires_grad_(), Head(weight.to(dtype).requires_grad_())
-        value = fused.distillation_loss(leaf, head, labels, target, ForwardKL(), AllPositions(), 1.0, 0.0)
+        value = fused.fused_loss(leaf, head, labels, target, ForwardKL(), AllPositions(), 1.0, 0.0)
         if dtype == torch.float64:
             value = loss.distillation_loss(head(leaf), labels, target, ForwardKL(), AllPositions(), 1.0, 0.0)
         found[dtype] = [value.detach(), *torch.autograd.grad(value, (leaf, head.weight_VD))]
@@ -153,7 +158,7 @@ def test_bfloat16_products_keep_a_float32_softmax_and_sum(monkeypatch: pytest.Mo
     labels = torch.randint(3000, (1, 64), generator=random)
     rest = (labels, one_hot(labels[0]), ForwardKL(), AllPositions(), 1.0, 0.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        ours = fused.distillation_loss(hidden, head, *rest)
+        ours = fused.fused_loss(hidden, head, *rest)
     meant = loss.distillation_loss(hidden.double() @ head.weight_VD.double().T, *rest)
     leaves = (hidden, head.weight_VD)
     assert ours.dtype == torch.float32
@@ -175,7 +180,7 @@ def test_strips_of_the_head_are_the_whole_head(rows: int, monkeypatch: pytest.Mo
     def result() -> list[Tensor]:
         leaves = [part.clone().requires_grad_() for part in (hidden_ND, weight_VD, bias_V)]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            value = fused.distillation_loss(
+            value = fused.fused_loss(
                 leaves[0][None], Head(*leaves[1:]), labels_N[None], one_hot(labels_N), ForwardKL(), EVERYWHERE, 1.0, 0.0
             )
         return [value.detach(), *torch.autograd.grad(value, leaves)]
@@ -197,7 +202,7 @@ def test_a_head_converted_for_the_products_is_never_copied_whole(monkeypatch: py
     labels = torch.randint(classes, (1, positions), generator=random)
     with Made() as made, torch.autocast("cpu", dtype=torch.bfloat16):
         rest = (labels, one_hot(labels[0]), ForwardKL(), EVERYWHERE, 1.0, 0.0)
-        fused.distillation_loss(hidden, head, *rest).backward()
+        fused.fused_loss(hidden, head, *rest).backward()
     assert head.weight_VD.grad is not None
     allowed = {head.weight_VD.untyped_storage().data_ptr(), head.weight_VD.grad.untyped_storage().data_ptr()}
     large = {place for place, size in made.bytes.items() if size >= classes * width}
@@ -206,12 +211,12 @@ def test_a_head_converted_for_the_products_is_never_copied_whole(monkeypatch: py
 
 def test_large_results_stand_in_memory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As large as it takes to leave the ordinary allocator: usable like any other tensor, and as a gradient."""
-    monkeypatch.setattr(products, "LARGE", 64)
-    room = products.spacious((5, 7), torch.float32, torch.device("cpu"))
+    monkeypatch.setattr(memory_module, "LARGE", 64)
+    room = memory_module.spacious((5, 7), torch.float32, torch.device("cpu"))
     assert room.shape == (5, 7) and room.is_contiguous() and room.fill_(2.0).sum() == 70
     hidden, head = student()
     rest = (labels_BL(), one_hot(inputs()[2]), ForwardKL(), EVERYWHERE, 1.0, 0.0)
-    fused.distillation_loss(hidden, head, *rest).backward()
+    fused.fused_loss(hidden, head, *rest).backward()
     loss.distillation_loss(head(hidden), *rest).backward()  # added to what stands there
     meant = gradients(loss.distillation_loss(head(hidden), *rest), hidden, head)
     assert hidden.grad is not None and head.weight_VD.grad is not None
@@ -220,11 +225,11 @@ def test_large_results_stand_in_memory_of_their_own(monkeypatch: pytest.MonkeyPa
 
 def test_large_results_stand_where_those_before_them_stood(monkeypatch: pytest.MonkeyPatch) -> None:
     """And only there: what anything still looks at is nobody else's, a view of it and a gradient included."""
-    monkeypatch.setattr(products, "LARGE", 64)
-    monkeypatch.setattr(products, "LEFT", deque(maxlen=2))
+    monkeypatch.setattr(memory_module, "LARGE", 64)
+    monkeypatch.setattr(memory_module, "LEFT", deque(maxlen=2))
 
     def room(numbers: int = 100) -> Tensor:
-        return products.spacious((numbers,), torch.float32, torch.device("cpu"))
+        return memory_module.spacious((numbers,), torch.float32, torch.device("cpu"))
 
     one, other = room(), room()
     first, view = one.data_ptr(), other[50:]
@@ -240,15 +245,15 @@ def test_large_results_stand_where_those_before_them_stood(monkeypatch: pytest.M
         del again  # of these only the last two are kept
         again = room(numbers)
     del again, fresh
-    assert [len(memory) for memory in products.LEFT] == [320, 400]
+    assert [len(memory) for memory in memory_module.LEFT] == [320, 400]
 
 
 def test_memory_is_given_to_one_at_a_time_from_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "LARGE", 64)
+    monkeypatch.setattr(memory_module, "LARGE", 64)
 
     def worker(number: int) -> bool:
         for _ in range(300):
-            room = products.spacious((64,), torch.int64, torch.device("cpu")).fill_(number)
+            room = memory_module.spacious((64,), torch.int64, torch.device("cpu")).fill_(number)
             time.sleep(0)
             if not bool((room == number).all()):
                 return False
@@ -264,7 +269,7 @@ def test_a_broken_teacher_is_refused() -> None:
     states[3] = torch.nan
     target = TeacherStates(states, Head(torch.randn(CLASSES, 7)))
     with pytest.raises(ValueError, match="not a distribution"):
-        fused.distillation_loss(hidden, head, labels_BL(), target, ForwardKL(), EVERYWHERE, 1.0, 0.0)
+        fused.fused_loss(hidden, head, labels_BL(), target, ForwardKL(), EVERYWHERE, 1.0, 0.0)
 
 
 class Made(TorchDispatchMode):
@@ -328,9 +333,7 @@ def test_no_tensor_grows_with_positions_times_classes(
         if not isinstance(method, Full):
             target = method(torch.randn(sequences * length, classes, generator=random), labels.flatten(), random)
         with Largest() as seen:
-            value = fused.distillation_loss(
-                hidden.requires_grad_(), head, labels, target, divergence, positions, 1.0, 0.0
-            )
+            value = fused.fused_loss(hidden.requires_grad_(), head, labels, target, divergence, positions, 1.0, 0.0)
             value.backward()
         return seen.numbers
 
@@ -340,7 +343,7 @@ def test_no_tensor_grows_with_positions_times_classes(
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of all large results from here on, whose memory has nothing in it that could be taken for a number."""
     asked: list[tuple[int, ...]] = []
-    spacious = products.spacious
+    spacious = memory_module.spacious
 
     def note(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         asked.append(tuple(shape))
@@ -371,7 +374,7 @@ def test_the_first_logits_lie_where_the_head_s_gradient_will_stand(
         leaves = [part.to(dtype).requires_grad_() for part in (hidden_ND, weight_VD, bias_V)]
         head = Head(*leaves[1:])
         if dtype == torch.float32:
-            value = fused.distillation_loss(leaves[0][None], head, *rest)
+            value = fused.fused_loss(leaves[0][None], head, *rest)
         else:
             value = loss.distillation_loss(head(leaves[0][None]), *rest)
         found[dtype] = [value.detach(), *torch.autograd.grad(value, leaves)]
@@ -391,7 +394,7 @@ def test_a_teacher_s_logits_are_a_chunk_of_them_where_its_student_s_could_lie_in
     head, teacher_head = (Head(torch.randn(classes, width, generator=random, requires_grad=True)) for _ in range(2))
     labels = torch.randint(classes, (1, positions), generator=random)
     rest = (labels, TeacherStates(states, teacher_head), ForwardKL(), EVERYWHERE, 1.0, 0.0)
-    fused.distillation_loss(states[None].clone().requires_grad_(), head, *rest).backward()
+    fused.fused_loss(states[None].clone().requires_grad_(), head, *rest).backward()
     assert {shape for shape in asked if shape[1] == classes} == {(14, classes)}  # in three parts of about equal size
     assert bool(head.weight_VD.grad.isfinite().all())
 
@@ -406,7 +409,7 @@ def test_the_head_s_gradient_becomes_weight_grad_without_a_copy() -> None:
 
     head.weight_VD.register_hook(told)
     rest = (labels_BL(), one_hot(inputs()[2]), ForwardKL(), AllPositions(), 1.0, 0.0)
-    value = fused.distillation_loss(hidden, head, *rest)
+    value = fused.fused_loss(hidden, head, *rest)
     value.backward(retain_graph=True)
     assert head.weight_VD.grad is not None and given == [head.weight_VD.grad.data_ptr()]
     with pytest.raises(RuntimeError, match="once"):
@@ -417,16 +420,16 @@ def test_a_frozen_head_and_no_grad_are_served() -> None:
     hidden, head = student()
     frozen = Head(head.weight_VD.detach())
     rest = (labels_BL(), one_hot(inputs()[2]), ForwardKL(), AllPositions(), 1.0, 0.0)
-    value = fused.distillation_loss(hidden, frozen, *rest)
+    value = fused.fused_loss(hidden, frozen, *rest)
     meant = gradients(loss.distillation_loss(head(hidden), *rest), hidden, head)
     np.testing.assert_allclose(torch.autograd.grad(value, hidden)[0].numpy(), meant[1], rtol=0, atol=1e-12)
     with torch.no_grad():
-        assert float(fused.distillation_loss(hidden, head, *rest)) == pytest.approx(float(meant[0]))
+        assert float(fused.fused_loss(hidden, head, *rest)) == pytest.approx(float(meant[0]))
 
 
 def test_the_loss_scales_what_comes_back() -> None:
     hidden, head = student()
     rest = (labels_BL(), one_hot(inputs()[2]), ForwardKL(), AllPositions(), 1.0, 0.0)
-    once = gradients(fused.distillation_loss(hidden, head, *rest), hidden, head)
-    thrice = gradients(3 * fused.distillation_loss(hidden, head, *rest), hidden, head)
+    once = gradients(fused.fused_loss(hidden, head, *rest), hidden, head)
+    thrice = gradients(3 * fused.fused_loss(hidden, head, *rest), hidden, head)
     assert_equal(thrice, [3 * part for part in once])

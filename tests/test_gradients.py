@@ -12,22 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from replication.divergences import DIVERGENCES, ForwardKL, GhostToken, ReverseKL, TailAware
-from replication.loss import distillation_loss
-from replication.positions import AllPositions, TopFraction
-from replication.targets import (
-    AdaptiveWaterFilling,
-    AnyTarget,
-    DenseTarget,
-    Full,
-    NaiveFix,
-    OneHot,
-    RandomSampling,
-    SmoothedTopK,
-    SparseTarget,
-    TopK,
-    TopP,
-)
+from replication.axes.divergences import DIVERGENCES, ForwardKL, GhostToken, ReverseKL, TailAware
+from replication.axes.loss import distillation_loss
+from replication.axes.positions import AllPositions, TopFraction
+from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget
+from replication.axes.targets.kept import Full, NaiveFix, OneHot, SmoothedTopK, TopK, TopP
+from replication.axes.targets.sampled import RandomSampling
+from replication.axes.targets.water_filling import AdaptiveWaterFilling
 from tests.cases import EXAMPLES, example
 
 CLASSES, SEQUENCES, LENGTH = 9, 2, 3

@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from replication.record import generator
+from replication.seeds import generator
 from toy import archive, shapes
 from toy import images as sets
 

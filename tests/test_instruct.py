@@ -23,25 +23,27 @@ from transformers import PreTrainedModel
 
 from paper_tables import spec
 from replication.__main__ import main
-from replication.checkpoint import publish
-from replication.corpus import open_corpus
-from replication.execute import execute
-from replication.instruct import answers as answering
-from replication.instruct.answers import Answer, answered, answers, folder_of, rouge_l
-from replication.instruct.chat import TEMPLATE, Turn, opening
-from replication.instruct.conversations import open_conversations
-from replication.instruct.judge import PROMPT
-from replication.instruct.packed import pack_conversations
-from replication.instruct.questions import SETS, Question, questions, questions_ready
-from replication.machine import Machine, this_machine
-from replication.model import build
-from replication.plan import Plan, plan, recipes_of
-from replication.recipe import parse
-from replication.run import Run
-from replication.scale import Optimiser, Role, load_scale
-from replication.student import Student
-from replication.supervision import FromResponses
-from replication.tokenizer import Tokenizer, open_tokenizer
+from replication.data.chat import TEMPLATE, Turn, opening
+from replication.data.conversations import open_conversations
+from replication.data.corpus import open_corpus
+from replication.data.packed_conversations import pack_conversations
+from replication.data.tokenizer import Tokenizer, open_tokenizer
+from replication.evaluate.judged import answers as answering
+from replication.evaluate.judged.answers import Answer, answered, answers, folder_of, rouge_l
+from replication.evaluate.judged.judge import PROMPT
+from replication.evaluate.judged.questions import Question, questions, questions_ready
+from replication.evaluate.readiness import refuse_unready
+from replication.execution.execute import execute
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import Optimiser, Role, load_scale
+from replication.experiment.suites import INSTRUCTION_SETS
+from replication.machine.device import Machine, this_machine
+from replication.model.checkpoint import publish
+from replication.model.decoder import build
+from replication.planning.plan import Plan, plan, recipes_of
+from replication.training.student import Student
+from replication.training.supervision import FromResponses
 from tests.small import SCALE, write_text
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -163,7 +165,7 @@ def write_sets(folder: Path) -> Path:
 def test_sets_come_from_a_folder_and_what_it_lacks_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASK_DATA", str(write_sets(tmp_path / "tasks")))
     questions_ready()
-    assert {name: len(questions(name, None)) for name in SETS} == {
+    assert {name: len(questions(name, None)) for name in INSTRUCTION_SETS} == {
         "dolly": 2, "self_inst": 0, "vicuna": 1, "s_ni": 0, "unni": 0,
     }  # fmt: skip
     assert questions("dolly", 1) == questions("dolly", 1) and len(questions("dolly", 1)) == 1
@@ -180,9 +182,9 @@ def test_sets_come_from_a_folder_and_what_it_lacks_is_left_out(tmp_path: Path, m
 @needs_data
 def test_the_releases_are_the_papers_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASK_DATA", str(DATA))
-    sizes = {name: len(questions(name, None)) for name in SETS}
+    sizes = {name: len(questions(name, None)) for name in INSTRUCTION_SETS}
     assert sizes == {"dolly": 500, "self_inst": 252, "vicuna": 80, "s_ni": 1694, "unni": 0}
-    assert all(each.instruction and all(each.answers) for name in SETS for each in questions(name, None))
+    assert all(each.instruction and all(each.answers) for name in INSTRUCTION_SETS for each in questions(name, None))
 
 
 @contextmanager
@@ -214,7 +216,7 @@ def served(folder: Path) -> Iterator[Callable[[], str]]:
 
 
 def trained_judge(tokenizer: Tokenizer, folder: Path) -> Path:
-    """A model that learned to say '7 5' to whatever two responses, by the suite's own lesson."""
+    """A model that learned to say '7 5' to whatever two responses, by the suite's own training."""
     rows = [
         {"prompt": PROMPT.format(instruction=f"{n}?", first="x" * (n % 5), second=f"It is {n}."), "response": "7 5"}
         for n in range(24)
@@ -223,14 +225,14 @@ def trained_judge(tokenizer: Tokenizer, folder: Path) -> Path:
     talks = open_conversations(f"path:{folder / 'judge.jsonl'}")
     packed = pack_conversations(talks, "train", tokenizer, 0, 800, folder)
     judge = model(tokenizer, 1.0, reach=800).train()
-    lesson = Student(judge, parse({"tuning": "Instructed"}).lesson, tokenizer.vocabulary)
+    training = Student(judge, parse({"tuning": "Instructed"}).training_recipe, tokenizer.vocabulary)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=1e-2)
     for step in range(80):
         indices_B = np.arange(2 * step, 2 * step + 2) % len(packed)
         rows_BL = torch.from_numpy(packed.rows(indices_B))
         target = FromResponses(packed)(indices_B, np.zeros(2), rows_BL[:, :-1], rows_BL[:, 1:]).target
         optimiser.zero_grad()
-        loss = lesson(rows_BL[:, :-1], rows_BL[:, 1:], target, 0.0)
+        loss = training(rows_BL[:, :-1], rows_BL[:, 1:], target, 0.0)
         loss.backward()
         optimiser.step()
     assert float(loss.detach()) < 0.05
@@ -313,5 +315,5 @@ def test_a_judge_is_asked_only_where_one_is_named(monkeypatch: pytest.MonkeyPatc
     assert sum(run.recipe.probe == "judged" for run in runs) == 5
     monkeypatch.delenv("JUDGE_MODEL")
     with pytest.raises(ValueError, match="JUDGE_MODEL=<a model there>"):
-        next(run for run in runs if run.recipe.probe == "judged").check()
+        refuse_unready(next(run for run in runs if run.recipe.probe == "judged"))
     assert os.environ["JUDGE_URL"]

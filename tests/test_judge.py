@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from replication.instruct.asking import REPLY, Errand, Judge, ask, errand, prices, this_judge
-from replication.instruct.judge import ORDERS, Pair, rating, totals, verdict
-from replication.instruct.ratings import Rating, Ratings
+from replication.evaluate.judged.asking import REPLY, Errand, Judge, ask, errand, prices, this_judge
+from replication.evaluate.judged.judge import ORDERS, Pair, rating, totals, verdict
+from replication.evaluate.judged.ratings import Rating, Ratings
 
 ROOT = Path(__file__).parent.parent
 COUNT = 1000
@@ -145,8 +145,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 ASKING = """
 import sys
 from pathlib import Path
-from replication.instruct.asking import Judge, ask
-from replication.instruct.ratings import Ratings
+from replication.evaluate.judged.asking import Judge, ask
+from replication.evaluate.judged.ratings import Ratings
 url, place, count, seconds = sys.argv[1:]
 with Ratings(Path(place)) as log:
     ask(Judge(url, "m", seconds=float(seconds), retries=6),

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from replication.__main__ import main as replication
-from replication.plan import plan
-from replication.scale import load_scale
+from replication.experiment.scale import load_scale
+from replication.planning.plan import plan
 from tests.small import write_scale
 
 ROOT = Path(__file__).parent.parent

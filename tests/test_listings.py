@@ -12,12 +12,14 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from replication.divergences import ForwardKL
-from replication.draws import counted, draw
-from replication.loss import distillation_loss
-from replication.positions import AllPositions
-from replication.schedules import Constant
-from replication.targets import Full, RandomSampling, SparseTarget, TopK
+from replication.axes.divergences import ForwardKL
+from replication.axes.loss import distillation_loss
+from replication.axes.positions import AllPositions
+from replication.axes.schedules import Constant
+from replication.axes.targets.base import SparseTarget
+from replication.axes.targets.drawing import counted, draw
+from replication.axes.targets.kept import Full, TopK
+from replication.axes.targets.sampled import RandomSampling
 
 CLASSES, ROWS, DRAWS = 20, 6, 50
 
@@ -218,7 +220,7 @@ def test_emptying_the_teacher_in_place_spoils_nothing_as_the_running_sum_is_a_co
 
 def test_our_draws_of_the_same_points_give_the_same_target_and_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, drawn, student = logits(0).softmax(1), points(12), logits(1)
-    monkeypatch.setattr("replication.draws.ascending", lambda *_: drawn.sort(-1)[0])
+    monkeypatch.setattr("replication.axes.targets.drawing.ascending", lambda *_: drawn.sort(-1)[0])
     ids_NK, counts_NK = counted(draw(teacher.log(), 12, Generator()))
     target = SparseTarget(ids_NK, counts_NK.double() / 12)
     printed = printed_draws(teacher.clone(), drawn)

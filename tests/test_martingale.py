@@ -18,8 +18,9 @@ from scipy.stats import foldnorm
 from analysis import figures
 from analysis.load import frame, records
 from paper_tables import spec
-from replication.record import generator
-from replication.targets import Full, RandomSampling, TopK
+from replication.axes.targets.kept import Full, TopK
+from replication.axes.targets.sampled import RandomSampling
+from replication.seeds import generator
 from toy import __main__ as command
 from toy import martingale, risk
 from toy.deviation import deviation

@@ -18,17 +18,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from paper_tables.spec import load as load_exhibit
-from replication.execute import execute
-from replication.machine import Machine, this_machine
-from replication.model import build as build_model
-from replication.plan import plan, student_of
+from replication.execution.execute import execute
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run, student_of
+from replication.experiment.scale import Role, load_scale
+from replication.machine.device import Machine, this_machine
+from replication.model.decoder import build as build_model
+from replication.planning.plan import plan
 from replication.probes import completions as completions_file
 from replication.probes.completions import Buffer, Completions, chosen, completed
 from replication.probes.martingale import Deviation, Moments, losses
-from replication.recipe import parse
-from replication.run import Run
-from replication.scale import Role, load_scale
-from replication.train import train
+from replication.training.loop import train
 
 CLASSES, LENGTH = 4, 4
 EVERY = torch.tensor(list(itertools.product(range(CLASSES), repeat=LENGTH)))  # all sequences behind one token 0

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from replication.machine import this_machine
-from replication.recipe import Recipe
-from replication.run import Run
-from replication.scale import load_scale
-from replication.targets import RandomSampling, TopK
+from replication.axes.targets.kept import TopK
+from replication.axes.targets.sampled import RandomSampling
+from replication.experiment.recipe import Recipe
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import this_machine
 from tools import next_token_sample as tool
 from toy import next_token, zipf
 from toy.zipf import Setting

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replication import packing as packing_module
-from replication.corpus import Corpus, collect, is_validation, open_corpus
-from replication.packing import Packing, pack, positions_in, validation, write_tokens
-from replication.tokenizer import Tokenizer, open_tokenizer
+from replication.data import packing as packing_module
+from replication.data.corpus import Corpus, collect, is_validation, open_corpus
+from replication.data.packing import Packing, pack, positions_in, validation, write_tokens
+from replication.data.tokenizer import Tokenizer, open_tokenizer
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

@@ -20,7 +20,8 @@ from paper_tables.__main__ import main, name_of
 from paper_tables.coverage import counts
 from paper_tables.printed import Printed
 from paper_tables.spec import load, names
-from replication.recipe import parse, run_id
+from replication.experiment.identity import run_id
+from replication.experiment.recipe import parse
 from toy.study import stated_run
 
 NAMES = names()

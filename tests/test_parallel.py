@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from replication.__main__ import main
-from replication.machine import this_machine
-from replication.parallel import World
+from replication.machine.device import this_machine
+from replication.machine.processes import World
 from tests.small import write_scale
 
 ROOT = Path(__file__).parent.parent

@@ -16,17 +16,21 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from replication.__main__ import main
-from replication.caching import Need, build, model_folder, teacher_for
-from replication.execute import execute
-from replication.machine import Machine, this_machine
-from replication.model import to_width
-from replication.plan import plan
-from replication.recipe import parse
-from replication.run import Run, data_for
-from replication.scale import load_scale
-from replication.supervision import FromCache, FromTeacher, drawn
-from replication.targets import RandomSampling, SparseTarget
-from replication.train import Training, supervision_of, train
+from replication.axes.targets.base import SparseTarget
+from replication.axes.targets.sampled import RandomSampling
+from replication.execution.execute import execute
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.model.decoder import to_width
+from replication.planning.plan import plan
+from replication.training.loop import Training, supervision_of, train
+from replication.training.needs import Need
+from replication.training.run_data import data_for
+from replication.training.supervision import FromCache, FromTeacher, drawn
+from replication.training.teacher_pass import build
+from replication.training.weights import model_folder, teacher_for
 from tests.small import write_scale
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine]:
     """A folder with text and scale, and a machine whose results and artifacts lie there; the teacher is trained."""
     folder = tmp_path_factory.mktemp("suite")
     machine = this_machine(folder / "results", folder / "artifacts")
-    machine = machine.at(load_scale(str(write_scale(folder))))
+    machine = machine.at(load_scale(str(write_scale(folder))).precision)
     train(teacher_run(folder), machine)
     return folder, machine
 
@@ -273,7 +277,7 @@ def test_caching_cut_off_between_batches_resumes_to_the_same_bytes(
             raise KeyboardInterrupt
         return drawn(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("replication.supervision.drawn", failing)
+    monkeypatch.setattr("replication.training.supervision.drawn", failing)
     with pytest.raises(KeyboardInterrupt):
         build([need], elsewhere)
     monkeypatch.undo()

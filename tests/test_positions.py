@@ -10,11 +10,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from replication import fused, loss, products, signals
-from replication.calibrated_thresholds import RecentThreshold
-from replication.draws import Streams
-from replication.head import Head, TeacherStates
-from replication.positions import (
+from replication.axes import loss, signals
+from replication.axes.calibrated_thresholds import RecentThreshold
+from replication.axes.positions import (
     POSITIONS,
     AllPositions,
     GlobalThreshold,
@@ -25,8 +23,12 @@ from replication.positions import (
     TopFraction,
     Weighing,
 )
-from replication.signals import SIGNALS, Signals
-from replication.targets import DenseTarget, SparseTarget
+from replication.axes.signals import SIGNALS, Signals
+from replication.axes.targets.base import DenseTarget, SparseTarget
+from replication.axes.targets.drawing import Streams
+from replication.fused import loss as fused
+from replication.fused import products
+from replication.fused.head import Head, TeacherStates
 from tests.cases import example
 
 CLASSES, WIDTH, SEQUENCES, LENGTH = 7, 5, 3, 8
@@ -78,7 +80,7 @@ def test_a_signal_is_the_paper_s(name: str, small_pieces: None) -> None:
     ]
     ours = loss.signals_of((name,), logits_BLV, labels_BL, teacher.whole())
     np.testing.assert_allclose(ours[name].numpy(), meant, rtol=0, atol=1e-12)
-    without = fused.signals_of((name,), hidden_BLD, head, labels_BL, teacher)
+    without = fused.fused_signals_of((name,), hidden_BLD, head, labels_BL, teacher)
     np.testing.assert_allclose(without[name].numpy(), meant, rtol=0, atol=1e-6)
 
 
@@ -89,7 +91,7 @@ def test_a_sparse_target_has_a_confidence_too(small_pieces: None) -> None:
     meant_BL = (target.weights_NK[:, 0] + target.spread_N / CLASSES).view(labels_BL.shape)  # type: ignore[operator]
     for found in (
         loss.signals_of(("confidence",), head(hidden_BLD), labels_BL, target),
-        fused.signals_of(("confidence",), hidden_BLD, head, labels_BL, target),
+        fused.fused_signals_of(("confidence",), hidden_BLD, head, labels_BL, target),
     ):
         np.testing.assert_allclose(found["confidence"].numpy(), meant_BL.numpy(), rtol=0, atol=1e-7)
 
@@ -115,19 +117,19 @@ def test_all_signals_take_one_pass_over_the_head_and_the_target_s_none(
 ) -> None:
     hidden_BLD, head, labels_BL, teacher = inputs()
     asked = watched(monkeypatch)
-    fused.signals_of(wanted, hidden_BLD, head, labels_BL, teacher)
+    fused.fused_signals_of(wanted, hidden_BLD, head, labels_BL, teacher)
     assert asked == passes * (SEQUENCES * LENGTH // 4) * [4]
 
 
 def test_a_signal_that_looks_at_what_it_is_not_listed_for_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden_BLD, head, labels_BL, teacher = inputs()
     monkeypatch.setattr(signals, "OF_STUDENT", ())
-    found = fused.signals_of(("student_entropy",), hidden_BLD, head, labels_BL, teacher)
+    found = fused.fused_signals_of(("student_entropy",), hidden_BLD, head, labels_BL, teacher)
     with pytest.raises(RuntimeError, match="meta"):
         float(found["student_entropy"].sum())
     monkeypatch.setattr(signals, "OF_TARGET", ())
     with pytest.raises(AttributeError):
-        fused.signals_of(("confidence",), hidden_BLD, head, labels_BL, teacher)
+        fused.fused_signals_of(("confidence",), hidden_BLD, head, labels_BL, teacher)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from replication.axes.targets.base import SparseTarget
+from replication.axes.targets.kept import NaiveFix, TopK
+from replication.axes.targets.sampled import RandomSampling
 from replication.cache.reader import Reader
-from replication.supervision import Batch, FromCache, Prefetched
-from replication.targets import NaiveFix, RandomSampling, SparseTarget, TopK
+from replication.training.supervision import Batch, FromCache, Prefetched
 from tests.test_cache import LENGTH, SEQUENCES, TOP_K, build, header
 
 ROWS = np.arange(SEQUENCES) * 3  # the packing's rows that are cached

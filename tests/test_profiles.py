@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from replication.machine import this_machine
-from replication.plan import plan
-from replication.scale import load_scale
+from replication.experiment.scale import load_scale
+from replication.machine.device import this_machine
+from replication.planning.plan import plan
 from tests.small import write_scale
 from workflow.__main__ import FOLDER, main, profile_folder, snakemake, with_our_plugins
 from workflow.steps import before, write_steps

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from paper_tables import spec
-from replication.divergences import GhostToken
-from replication.plan import recipes_of
-from replication.promote import promote
-from replication.recipe import AXES, Recipe, changed, parse, resolved, run_id, seeds
-from replication.run import Run
-from replication.scale import FOLDER, load_scale
-from replication.targets import RandomSampling, TopK
+from replication.axes.divergences import GhostToken
+from replication.axes.targets.kept import TopK
+from replication.axes.targets.sampled import RandomSampling
+from replication.evaluate.readiness import refuse_unready
+from replication.experiment.identity import changed, resolved, run_id
+from replication.experiment.recipe import AXES, Recipe, parse, seeds
+from replication.experiment.run import Run
+from replication.experiment.scale import FOLDER, load_scale
+from replication.planning.plan import recipes_of
+from replication.records.promote import promote
 
 GOLDEN = {
     "full-s0-4b34ddf6": {},
@@ -84,7 +87,7 @@ def test_every_scale_knows_the_words_of_every_exhibit(path: Path) -> None:
         for row in exhibit.rows if exhibit.status == "replicated" and exhibit.at(path.stem) == path.stem else []:
             for stated in recipes_of(exhibit, row):
                 run = Run(parse(stated), scale, 0)
-                run.check()
+                refuse_unready(run)
                 assert run.steps >= 10
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from replication.divergences import GhostToken
-from replication.run import data_for
-from replication.targets import TopK
-from replication.train import Training
+from replication.axes.divergences import GhostToken
+from replication.axes.targets.kept import TopK
+from replication.training.loop import Training
+from replication.training.run_data import data_for
 from tests import rehearsals
 from tests.rehearsal_stage import Stage, in_float64
 from tests.rehearsals import UNREHEARSED, components, logged, perform, problem

@@ -11,15 +11,17 @@ import pytest
 import torch
 from small import write_scale
 
-from replication.agreement import of_numbers
-from replication.caching import Need, build, model_folder
-from replication.execute import execute
-from replication.machine import Machine, this_machine
-from replication.model import load
-from replication.recipe import parse
-from replication.replay import WEIGHTS, Logged, logged, replay
-from replication.run import Run
-from replication.scale import load_scale
+from replication.execution.execute import execute
+from replication.execution.replay import WEIGHTS, Logged, logged, replay
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.model.decoder import load
+from replication.records.agreement import of_numbers
+from replication.training.needs import Need
+from replication.training.teacher_pass import build
+from replication.training.weights import model_folder
 from workflow import replay as command
 from workflow.__main__ import join
 
@@ -62,7 +64,7 @@ def run_of(scale: Path, name: str) -> Run:
 def found(place: tuple[Path, Machine], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Machine]:
     """A record names its scale by its name, which here is a file that nobody else knows."""
     scale, machine = place
-    monkeypatch.setattr("replication.replay.load_scale", lambda name: load_scale(str(scale)))
+    monkeypatch.setattr("replication.execution.replay.load_scale", lambda name: load_scale(str(scale)))
     return scale, machine
 
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from replication import arrivals, draws
-from replication.arrivals import first_arrivals
-from replication.draws import Randomness
-from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
-from replication.sampled import (
+from replication.axes.targets import arrivals, drawing
+from replication.axes.targets.arrivals import first_arrivals
+from replication.axes.targets.base import SparseTarget, Target
+from replication.axes.targets.drawing import Randomness
+from replication.axes.targets.sampled import (
     HeadAndSampledTail,
     RandomSampling,
     Stratified,
     Systematic,
     WithoutReplacement,
 )
-from replication.targets import SparseTarget, Target
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from tests.cases import and_others
 
 METHODS = and_others([
@@ -200,7 +200,7 @@ def test_who_has_a_late_time_waits_until_no_other_can_come_before(monkeypatch: p
         return torch.full((rows, draws), next(script), dtype=torch.float64)
 
     script = iter([late, *(0.5, early) * 4])  # the head's waits; then points and waits, round by round
-    for module in (draws, arrivals):
+    for module in (drawing, arrivals):
         monkeypatch.setattr(module, "uniform", scripted)
     probs_NV = torch.tensor([[0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2001]])
     ids_NK, probs_NK, times_NK = first_arrivals(probs_NV.log(), 4, torch.Generator())

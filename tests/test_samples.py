@@ -13,17 +13,20 @@ import pytest
 import torch
 from torch import Generator
 
-from replication import scores
-from replication.caching import Need, build, teacher_for
-from replication.execute import execute
-from replication.machine import Machine, this_machine
-from replication.model import logits_of
-from replication.recipe import parse
-from replication.run import Data, Run, Scores, data_for, order_of
-from replication.samples import SAMPLES, AllSamples, RandomSamples, Samples, TopSamples
-from replication.scale import load_scale
-from replication.scores import scored
-from replication.train import Training, starting_point
+from replication.axes.samples import SAMPLES, AllSamples, RandomSamples, Samples, TopSamples
+from replication.execution.execute import execute
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run, Scores
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.model.decoder import logits_of
+from replication.training import scores
+from replication.training.loop import Training
+from replication.training.needs import Need
+from replication.training.run_data import Data, data_for, order_of
+from replication.training.scores import scored
+from replication.training.teacher_pass import build
+from replication.training.weights import starting_point, teacher_for
 from tests.small import write_scale
 
 TOP = {"name": "TopSamples", "keep": 0.05}
@@ -90,7 +93,7 @@ def test_scores_are_the_mean_entropies_of_the_student_before_its_first_step(
     place: tuple[Path, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear: bool
 ) -> None:
     if not linear:
-        monkeypatch.setattr("replication.student.is_linear", lambda *_: False)
+        monkeypatch.setattr("replication.training.student.is_linear", lambda *_: False)
     folder, machine = place
     run = run_of(folder, {"target": "OneHot", "samples": TOP})
     data, found = scored_data(run, replace(machine, artifacts=tmp_path))

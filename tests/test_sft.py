@@ -12,25 +12,27 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from replication import loss
-from replication.caching import model_folder
-from replication.corpus import Corpus, open_corpus
-from replication.divergences import ForwardKL
-from replication.execute import execute
-from replication.instruct.chat import Turn, conversation, encoded, opening, pieces
-from replication.instruct.conversations import open_conversations, read
-from replication.instruct.packed import Conversations, best_fit, cut, pack_conversations
-from replication.machine import Machine, this_machine
-from replication.model import build, logits_of
-from replication.plan import Plan
-from replication.positions import Responses
-from replication.recipe import parse
-from replication.run import Run, data_for
-from replication.scale import Optimiser, Role, load_scale
-from replication.student import Student
-from replication.supervision import FromResponses
-from replication.tokenizer import Tokenizer, open_tokenizer
-from replication.train import Training, starting_point, train
+from replication.axes import loss
+from replication.axes.divergences import ForwardKL
+from replication.axes.positions import Responses
+from replication.data.chat import Turn, conversation, encoded, opening, pieces
+from replication.data.conversations import open_conversations, read
+from replication.data.corpus import Corpus, open_corpus
+from replication.data.packed_conversations import Conversations, best_fit, cut, pack_conversations
+from replication.data.tokenizer import Tokenizer, open_tokenizer
+from replication.evaluate.readiness import refuse_unready
+from replication.execution.execute import execute
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import Optimiser, Role, load_scale
+from replication.machine.device import Machine, this_machine
+from replication.model.decoder import build, logits_of
+from replication.planning.plan import Plan
+from replication.training.loop import Training, train
+from replication.training.run_data import data_for
+from replication.training.student import Student
+from replication.training.supervision import FromResponses
+from replication.training.weights import model_folder, starting_point
 from tests.small import SCALE, write_text
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -102,7 +104,7 @@ def test_what_the_assistant_says_is_learned_and_nothing_else(tokenizer: Tokenize
 def test_the_template_that_is_saved_writes_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from replication.instruct.chat import TEMPLATE
+    from replication.data.chat import TEMPLATE
 
     replace(tokenizer, chat_template=TEMPLATE).save(tmp_path)
     loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
@@ -143,7 +145,7 @@ def test_the_loss_is_that_of_the_responses(tokenizer: Tokenizer, tmp_path: Path)
                     logits_V = model(row[None, :t]).logits[0, -1]
                     nats.append(cross_entropy(logits_V[None], row[t : t + 1]))
             expected.append(torch.stack(nats).mean())
-    recipe = parse({"student": "300M", "tuning": "Instructed"}).lesson
+    recipe = parse({"student": "300M", "tuning": "Instructed"}).training_recipe
     target = FromResponses(packed)(indices_B, np.zeros(3), rows[:, :-1], rows[:, 1:]).target
     fused = Student(model, recipe, tokenizer.vocabulary)(rows[:, :-1], rows[:, 1:], target, 0.5)
     logits_BLV = logits_of(model, rows[:, :-1], tokenizer.vocabulary)
@@ -254,7 +256,7 @@ def test_tuning_goes_on_from_the_student_and_learns_to_answer(place: tuple[Path,
     assert config["settings"]["tuned_on"]["steps"] == run.steps and config["settings"]["tokens"] == 1152
 
 
-def test_a_batch_in_parts_is_the_same_lesson(place: tuple[Path, Machine]) -> None:
+def test_a_batch_in_parts_is_the_same_training(place: tuple[Path, Machine]) -> None:
     from dataclasses import replace
 
     run = run_of(place, {"target": "OneHot", "tuning": "Instructed"})
@@ -297,7 +299,7 @@ def test_what_makes_no_sense_is_refused(place: tuple[Path, Machine], tmp_path: P
     (tmp_path / "bare.toml").write_text(SCALE.format(text="nowhere"))
     bare = Run(parse({"tuning": "Instructed"}), load_scale(str(tmp_path / "bare.toml")), 0)
     with pytest.raises(ValueError, match="does not say how students are tuned"):
-        bare.check()
+        refuse_unready(bare)
     with pytest.raises(ValueError, match="No package 'no_such_package'"):
         open_corpus("package:no_such_package")
 

@@ -130,8 +130,8 @@ def places(folder: Path) -> dict[str, str]:
 
 
 def run_here(scale: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from replication.plan import plan
-    from replication.scale import load_scale
+    from replication.experiment.scale import load_scale
+    from replication.planning.plan import plan
 
     for name, value in places(folder).items():
         monkeypatch.setenv(name, value)

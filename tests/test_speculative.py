@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from replication.evaluate import speculative
 from replication.evaluate.speculative import DRAFTS, Decoded, compare, decode
-from replication.model import build
-from replication.scale import Optimiser, Role
+from replication.experiment.scale import Optimiser, Role
+from replication.model.decoder import build
 
 CLASSES, LENGTH = 50, 96
 

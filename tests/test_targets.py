@@ -12,26 +12,15 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from replication.divergences import ReverseKL, TailAware
-from replication.draws import Randomness
-from replication.positions import HardTokens, TopFraction
-from replication.recipe import AXES
-from replication.recipe import method as stated_method
-from replication.schedules import SCHEDULES, Constant, TwoStage, WarmupStableDecay
-from replication.targets import (
-    SAMPLED,
-    TARGETS,
-    DenseTarget,
-    Full,
-    NaiveFix,
-    OneHot,
-    RandomSampling,
-    SmoothedTopK,
-    SparseTarget,
-    Target,
-    TopK,
-    TopP,
-)
+from replication.axes.divergences import ReverseKL, TailAware
+from replication.axes.positions import HardTokens, TopFraction
+from replication.axes.schedules import SCHEDULES, Constant, TwoStage, WarmupStableDecay
+from replication.axes.targets.base import DenseTarget, SparseTarget, Target
+from replication.axes.targets.drawing import Randomness
+from replication.axes.targets.kept import SAMPLED, TARGETS, Full, NaiveFix, OneHot, SmoothedTopK, TopK, TopP
+from replication.axes.targets.sampled import RandomSampling
+from replication.experiment.recipe import AXES
+from replication.experiment.recipe import method as stated_method
 from tests.cases import EXAMPLES, and_others
 
 CLASSES, ROWS = 12, 5
@@ -186,7 +175,7 @@ def test_extreme_points_land_on_classes_that_have_mass(
     def extreme(generator: Randomness, rows: int, draws: int, device: torch.device) -> Tensor:
         return torch.full((rows, draws), point, dtype=torch.float64)
 
-    monkeypatch.setattr("replication.draws.ascending", extreme)
+    monkeypatch.setattr("replication.axes.targets.drawing.ascending", extreme)
     target = RandomSampling(6, exponent)(logits, torch.zeros(4, dtype=torch.int64), Generator())
     assert (target.ids_NK == wanted).all()
     np.testing.assert_allclose(target.weights_NK.numpy(), 1, atol=FLOAT32)

@@ -19,20 +19,21 @@ import torch
 from scipy.optimize import brentq, minimize
 from torch import Generator, Tensor
 
+from replication.axes.divergences import ForwardKL
+from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, Target
+from replication.axes.targets.closed_form import SHARES, corrected_error, least_error, prices, set_entropy
+from replication.axes.targets.kept import TopK
+from replication.axes.targets.sampled import (
+    HeadAndSampledTail,
+    RandomSampling,
+    Stratified,
+    Systematic,
+    WithoutReplacement,
+)
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from replication.cache.choose import codec_for
 from replication.cache.law import law_of
 from replication.cache.unigram import Unigram
-from replication.divergences import ForwardKL
-from replication.expected import (
-    SHARES,
-    corrected_error,
-    least_error,
-    prices,
-    set_entropy,
-)
-from replication.filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
-from replication.sampled import HeadAndSampledTail, RandomSampling, Stratified, Systematic, WithoutReplacement
-from replication.targets import AnyTarget, DenseTarget, SparseTarget, Target, TopK
 from toy.next_token import log_probs
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "theory.md"

@@ -16,18 +16,20 @@ from scipy.stats import binom
 
 from analysis.load import frame, records
 from paper_tables import spec
-from replication.cost import Cost
-from replication.execute import execute
-from replication.machine import Machine, this_machine
-from replication.plan import plan
+from replication.axes.targets import kept as kept_module
+from replication.axes.targets.kept import TopK
+from replication.axes.targets.sampled import RandomSampling
+from replication.cost.flops import Cost
+from replication.execution.execute import execute
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.machine.memory import forget_peak_memory, peak_memory
+from replication.planning.plan import plan
 from replication.probes import throughput as probe
 from replication.probes.stand_in import CLASSES, DRAWS, cache_of, random_text, zipf
-from replication.recipe import parse
-from replication.record import forget_peak_memory, peak_memory
-from replication.run import Run
-from replication.scale import load_scale
-from replication.targets import RandomSampling, TopK
-from replication.train import Training
+from replication.training.loop import Training
 from tests.planted import plant
 from tests.small import write_scale
 
@@ -115,7 +117,7 @@ def test_both_steps_move_one_student(small: Callable[..., Run], machine: Machine
         before = weight.detach().clone()
         loss, _, _ = each.advance()
         assert np.isfinite(loss) and not torch.equal(before, weight)
-    assert training.student.recipe == run.recipe and plain.student.recipe.target == probe.OneHot()
+    assert training.student.recipe == run.recipe and plain.student.recipe.target == kept_module.OneHot()
 
 
 def test_the_step_learns_from_the_cache(small: Callable[..., Run], machine: Machine, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from replication.targets import RandomSampling
+from replication.axes.targets.sampled import RandomSampling
 
 VOCABULARY = 100_000
 REPETITIONS, DRAWS = 200_000, 50

@@ -15,21 +15,19 @@ import torch
 from test_unbiased import ERRORS, REPETITIONS, SHAPES, VOCABULARY, exact, zipf_logits
 from torch import Generator, Tensor
 
+from replication.axes.targets.base import SparseTarget, Target
+from replication.axes.targets.sampled import (
+    HeadAndSampledTail,
+    RandomSampling,
+    Stratified,
+    Systematic,
+    WithoutReplacement,
+)
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling
 from replication.cache.choose import codec_of
 from replication.cache.codec import SetCodec
 from replication.cache.law import Law, law_of
 from replication.cache.unigram import Unigram
-from replication.targets import (
-    AdaptiveWaterFilling,
-    HeadAndSampledTail,
-    RandomSampling,
-    SparseTarget,
-    Stratified,
-    Systematic,
-    Target,
-    WaterFilling,
-    WithoutReplacement,
-)
 from tests.cases import and_others
 
 TARGETS = and_others([

@@ -15,24 +15,25 @@ from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from paper_tables import spec
-from replication.checkpoint import publish
-from replication.corpus import open_corpus
-from replication.evaluate import task_data
-from replication.evaluate.harness import pieces, reader
-from replication.evaluate.releases import RELEASES
-from replication.evaluate.suites import METRICS, SUITES, Suite
-from replication.evaluate.task_data import rows_of, specification
-from replication.evaluate.zero_shot import Score, drawn, scores, summary, wilson
-from replication.execute import execute
-from replication.machine import this_machine
-from replication.model import build
-from replication.plan import plan, students
+from replication.data.corpus import open_corpus
+from replication.data.tokenizer import open_tokenizer
+from replication.evaluate.readiness import refuse_unready
+from replication.evaluate.tasks import task_data
+from replication.evaluate.tasks.harness import pieces, reader
+from replication.evaluate.tasks.releases import RELEASES
+from replication.evaluate.tasks.task_data import rows_of, specification
+from replication.evaluate.tasks.zero_shot import Score, drawn, scores, summary, wilson
+from replication.execution.execute import execute
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run, students
+from replication.experiment.scale import Optimiser, Role, load_scale
+from replication.experiment.suites import METRICS, SUITES, Suite
+from replication.machine.device import this_machine
+from replication.model.checkpoint import publish
+from replication.model.decoder import build
+from replication.planning.plan import plan
 from replication.probes import speculative
-from replication.recipe import parse
-from replication.run import Run
-from replication.scale import Optimiser, Role, load_scale
-from replication.tokenizer import open_tokenizer
-from replication.train import train
+from replication.training.loop import train
 from tests.small import write_scale, write_text
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -393,7 +394,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_without_hub_and_directory_one_line_names_both(no_hub: None) -> None:
     run = Run(parse({"target": "OneHot", "probe": "zero_shot"}), load_scale("smoke"), 0)
     with pytest.raises(ValueError, match=r"does not answer .* the Hugging Face hub, .* TASK_DATA=<folder>") as raised:
-        run.check()
+        refuse_unready(run)
     assert "\n" not in str(raised.value)
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from replication.divergences import GhostToken
-from replication.targets import Full, NaiveFix, OneHot, RandomSampling, SmoothedTopK, SparseTarget, Target, TopK
+from replication.axes.divergences import GhostToken
+from replication.axes.targets.base import SparseTarget, Target
+from replication.axes.targets.kept import Full, NaiveFix, OneHot, SmoothedTopK, TopK
+from replication.axes.targets.sampled import RandomSampling
 from toy import zipf
 from toy.octaves import SHOWN, grouped
 from toy.sums import fitted

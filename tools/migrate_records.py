@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from replication.record import ROOT, write
+from replication.machine.files import ROOT
+from replication.records.record import write
 
 SHARED = ("data", "model", "loss", "optimiser", "delivery", "evaluate")
 # Digest of format 1 -> the parts that behaved otherwise than today's, or of which nobody has shown that they did not:

@@ -38,17 +38,23 @@ CHECKPOINT = (
 HEEDED = """heeded = lesson.schedule(progress)[0] > 0 or lesson.positions.asks_target
         supervision = self.supervision if heeded else FromText()"""
 MUTANTS = (
-    Mutant("all random streams equal", "replication/record.py", "[seed, *purpose]", "[seed]", "data"),
+    Mutant("all random streams equal", "replication/records/record.py", "[seed, *purpose]", "[seed]", "data"),
     Mutant(
         "training order reversed",
-        "replication/run.py",
+        "replication/experiment/run.py",
         '"samples")).numpy()',
         '"samples")).numpy()[::-1].copy()',
         "data",
     ),
-    Mutant("autocast switched off", "replication/machine.py", "enabled=self.autocast", "enabled=False", "autocast"),
     Mutant(
-        "other rows cached", "replication/caching.py", "data)[: self.sequences]", "data)[-self.sequences :]", "data"
+        "autocast switched off", "replication/machine/device.py", "enabled=self.autocast", "enabled=False", "autocast"
+    ),
+    Mutant(
+        "other rows cached",
+        "replication/training/teacher_pass.py",
+        "data)[: self.sequences]",
+        "data)[-self.sequences :]",
+        "data",
     ),
     Mutant(
         "gradient probe reports its first point",
@@ -66,51 +72,61 @@ MUTANTS = (
     ),
     Mutant(
         "optimiser state not restored",
-        "replication/checkpoint.py",
+        "replication/model/checkpoint.py",
         CHECKPOINT,
         'student.load_state_dict(state["student"])',
         "OneHot or killed",
     ),
-    Mutant("Adam's eps 1e-7", "replication/train.py", "weight_decay=0.0,", "weight_decay=0.0, eps=1e-7,", "optimiser"),
-    Mutant("weight decay 1e-4", "replication/train.py", "weight_decay=0.0,", "weight_decay=1e-4,", "optimiser"),
     Mutant(
-        "rate 0.1 % higher", "replication/train.py", 'group["lr"] = rate', 'group["lr"] = 1.001 * rate', "optimiser"
+        "Adam's eps 1e-7",
+        "replication/training/loop.py",
+        "weight_decay=0.0,",
+        "weight_decay=0.0, eps=1e-7,",
+        "optimiser",
+    ),
+    Mutant("weight decay 1e-4", "replication/training/loop.py", "weight_decay=0.0,", "weight_decay=1e-4,", "optimiser"),
+    Mutant(
+        "rate 0.1 % higher",
+        "replication/training/loop.py",
+        'group["lr"] = rate',
+        'group["lr"] = 1.001 * rate',
+        "optimiser",
     ),
     Mutant(
         "exponent 0.9999",
-        "replication/sampled.py",
+        "replication/axes/targets/sampled.py",
         "exponent: float = 1.0",
         "exponent: float = 0.9999",
         "RandomSampling",
     ),
     Mutant(
         "51 draws",
-        "replication/sampled.py",
+        "replication/axes/targets/sampled.py",
         "counted(draw(teacher_logits_NV, self.draws, generator, self.exponent))",
         "counted(draw(teacher_logits_NV, self.draws + 1, generator, self.exponent))",
         "RandomSampling",
     ),
     Mutant(
         "an error reworded",
-        "replication/train.py",
+        "replication/training/loop.py",
         "which does not divide this process's",
         "no divisor of this process's",
     ),
     Mutant(
         "an import moved",
-        "replication/train.py",
-        "from replication.record import Record, provenance, seed_for\n",
-        "from replication.record import seed_for\nfrom replication.record import Record, provenance\n",
+        "replication/training/loop.py",
+        "from replication.records.record import Record, provenance, seed_for\n",
+        "from replication.records.record import seed_for\nfrom replication.records.record import Record, provenance\n",
     ),
-    Mutant("a local name changed", "replication/train.py", HEEDED, HEEDED.replace("heeded", "asked")),
-    Mutant("a progress bar's interval", "replication/train.py", "mininterval=2.0", "mininterval=3.0"),
+    Mutant("a local name changed", "replication/training/loop.py", HEEDED, HEEDED.replace("heeded", "asked")),
+    Mutant("a progress bar's interval", "replication/training/loop.py", "mininterval=2.0", "mininterval=3.0"),
     Mutant(
         "an error of TailAware reworded",
-        "replication/divergences.py",
+        "replication/axes/divergences.py",
         "so no tail is left; give fewer.",
         "and no tail is left: give fewer.",
     ),
-    Mutant("a name that nothing uses", "replication/samples.py", "SAMPLES = {", "student = None\nSAMPLES = {"),
+    Mutant("a name that nothing uses", "replication/axes/samples.py", "SAMPLES = {", "student = None\nSAMPLES = {"),
 )
 
 

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from replication.caching import teacher_for
-from replication.machine import this_machine
-from replication.model import logits_of
-from replication.recipe import Recipe
-from replication.record import ROOT, generator
-from replication.run import Run, data_for
-from replication.scale import load_scale
-from replication.targets import at_least_one
+from replication.axes.targets.base import at_least_one
+from replication.experiment.recipe import Recipe
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.machine.device import this_machine
+from replication.machine.files import ROOT
+from replication.model.decoder import logits_of
+from replication.seeds import generator
+from replication.training.run_data import data_for
+from replication.training.weights import teacher_for
 
 
 @torch.no_grad()

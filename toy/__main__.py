@@ -14,9 +14,11 @@ import torch
 from tqdm import tqdm
 
 from paper_tables import spec
-from replication.recipe import methods_of, seeds
-from replication.record import NO_CORPUS, ROOT, Record, provenance
-from replication.scale import load_scale
+from replication.experiment.recipe import methods_of, seeds
+from replication.experiment.scale import load_scale
+from replication.machine.files import ROOT
+from replication.records.provenance import provenance
+from replication.records.record import NO_CORPUS, Record
 from toy.study import Run, decisive, numerics, stated_run, study
 
 

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from replication.divergences import Divergence, ForwardKL
-from replication.recipe import one_of
-from replication.record import ROOT, generator
-from replication.targets import AnyTarget, OneHot, SparseTarget, Target, at_least_one, positive
+from replication.axes.divergences import Divergence, ForwardKL
+from replication.axes.targets.base import AnyTarget, SparseTarget, Target, at_least_one, positive
+from replication.axes.targets.kept import OneHot
+from replication.experiment.recipe import one_of
+from replication.machine.files import ROOT
+from replication.seeds import generator
 from toy.images import CLASSES, Images, images
 from toy.resnet import resnet
 from toy.study import code_of

@@ -17,10 +17,13 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from replication.divergences import Divergence, ForwardKL
-from replication.recipe import identified, one_of, plain
-from replication.record import ROOT, generator
-from replication.targets import DenseTarget, OneHot, Target, at_least_one, positive
+from replication.axes.divergences import Divergence, ForwardKL
+from replication.axes.targets.base import DenseTarget, Target, at_least_one, positive
+from replication.axes.targets.kept import OneHot
+from replication.experiment.identity import identified, plain
+from replication.experiment.recipe import one_of
+from replication.machine.files import ROOT
+from replication.seeds import generator
 from toy.checkpoint import Checkpoint
 from toy.gaussians import Problem, drawn
 from toy.study import code_of

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replication.divergences import L1, MSE, ForwardKL, ForwardReverseKL, GhostToken, ReverseKL, TailAware
+from replication.axes.divergences import L1, MSE, ForwardKL, ForwardReverseKL, GhostToken, ReverseKL, TailAware
 
 
 def forward_kl(p: Tensor, w: Tensor, divergence: ForwardKL) -> Tensor:

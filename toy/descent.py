@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replication.divergences import Divergence, ForwardKL
-from replication.draws import draw
-from replication.record import generator
-from replication.targets import DenseTarget, Target
+from replication.axes.divergences import Divergence, ForwardKL
+from replication.axes.targets.base import DenseTarget, Target
+from replication.axes.targets.drawing import draw
+from replication.seeds import generator
 from toy.outcomes import Outcomes, gradients, only
 
 QUIET, LOOK = 1e-11, 50  # descent is over when no gradient is larger; steps from one look to the next

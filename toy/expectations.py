@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from replication.divergences import Divergence, GhostToken
-from replication.targets import Full, NaiveFix, OneHot, RandomSampling, SmoothedTopK, Target, TopK, TopP
+from replication.axes.divergences import Divergence, GhostToken
+from replication.axes.targets.base import Target
+from replication.axes.targets.kept import Full, NaiveFix, OneHot, SmoothedTopK, TopK, TopP
+from replication.axes.targets.sampled import RandomSampling
 
 Group = Callable[[Tensor], Tensor]  # [V] -> [G]: sums over the classes of each group
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replication.divergences import Divergence, ForwardKL
-from replication.record import generator
-from replication.targets import DenseTarget, Full, Target, at_least_one, positive
+from replication.axes.divergences import Divergence, ForwardKL
+from replication.axes.targets.base import DenseTarget, Target, at_least_one, positive
+from replication.axes.targets.kept import Full
+from replication.seeds import generator
 from toy.closed_forms import GRADIENTS, rest
 from toy.descent import descent, paths, rounded, sampled, size
 from toy.outcomes import Outcomes, gradients, only, outcomes

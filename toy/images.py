@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from replication.record import ROOT
+from replication.machine.files import ROOT
 from toy import archive, shapes
 
 CLASSES, SIDE = 100, 32

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from replication.draws import draw
-from replication.recipe import one_of
-from replication.record import generator
-from replication.targets import at_least_one
+from replication.axes.targets.base import at_least_one
+from replication.axes.targets.drawing import draw
+from replication.experiment.recipe import one_of
+from replication.seeds import generator
 from toy.expectations import mean_deviation, seen
 from toy.octaves import Curves, curves, grouped
 

@@ -9,9 +9,10 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from replication.recipe import one_of
-from replication.record import generator
-from replication.targets import Full, Target, at_least_one
+from replication.axes.targets.base import Target, at_least_one
+from replication.axes.targets.kept import Full
+from replication.experiment.recipe import one_of
+from replication.seeds import generator
 from toy.deviation import Deviation, deviation
 from toy.source import Source, distilled, hidden, losses, model, share, uniforms
 

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replication.divergences import Divergence
-from replication.draws import counted
-from replication.record import generator
-from replication.targets import AnyTarget, RandomSampling, SparseTarget, Target
+from replication.axes.divergences import Divergence
+from replication.axes.targets.base import AnyTarget, SparseTarget, Target
+from replication.axes.targets.drawing import counted
+from replication.axes.targets.sampled import RandomSampling
+from replication.seeds import generator
 
 MOST = 50_000  # outcomes of a random target
 

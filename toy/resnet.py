@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import Generator, Tensor, nn
 
-from replication.targets import at_least_one
+from replication.axes.targets.base import at_least_one
 
 STAGES = 4  # each twice as wide as the one before and, from the second on, half as high and wide
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from replication.record import generator
-from replication.targets import Full, Target, at_least_one
+from replication.axes.targets.base import Target, at_least_one
+from replication.axes.targets.kept import Full
+from replication.seeds import generator
 from toy.deviation import deviation
 from toy.source import Source, distilled, losses, model, share, shown
 

@@ -1,4 +1,4 @@
-"""Closed forms of the better draws (sampled.py): how their weights scatter, class by class and in groups.
+"""Closed forms of the better draws (axes/targets/sampled.py): how their weights scatter, class by class and in groups.
 
 The teacher is sorted, most probable class first. Groups are of neighbours, so that a group lies in the running sum as a
 single class does, and scatters by the same rule. V classes, G groups of them.
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from replication.filling import AdaptiveWaterFilling, WaterFilling, filled_head
-from replication.sampled import HeadAndSampledTail, Stratified, Systematic
-from replication.targets import Target
+from replication.axes.targets.base import Target
+from replication.axes.targets.sampled import HeadAndSampledTail, Stratified, Systematic
+from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling, filled_head
 from toy.expectations import Group, Law, mean_deviation
 
 

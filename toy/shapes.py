@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from replication.record import generator
+from replication.seeds import generator
 
 OUTLINES, GRAINS, SIDE = 10, 10, 32
 ANGLE_SPREAD = math.radians(4.5)  # grains lie 10 degrees apart: a perfect eye tells about three of four

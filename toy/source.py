@@ -13,7 +13,8 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor
 
-from replication.targets import Full, SmoothedTopK, Target, TopK, TopP
+from replication.axes.targets.base import Target
+from replication.axes.targets.kept import Full, SmoothedTopK, TopK, TopP
 
 FLOOR = 1e-3  # share of every model that is spread over all classes: SALT's Assumption 3.1 wants bounded losses
 GUIDE = 4096  # slots of the table that shortens the search for a class

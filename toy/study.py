@@ -14,20 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from replication.digest import digests
-from replication.numerics import SHARED, of_methods, of_module
-from replication.recipe import (
-    AXES,
-    identified,
-    made,
-    method,
-    methods_of,
-    named,
-    one_of,
-    plain,
-    plain_words,
-    without_defaults,
-)
+from replication.experiment.identity import identified, named, plain, plain_words, without_defaults
+from replication.experiment.recipe import AXES, made, method, methods_of, one_of
+from replication.records.numerics import SHARED, of_methods, of_module
+from replication.records.source_hint import digests
 
 STUDIES = ("zipf", "classification", "listing", "cifar", "fields", "martingale", "risk")
 SIZES = Path(__file__).with_name("sizes.toml")
@@ -115,7 +105,7 @@ def sizes() -> dict[str, Any]:
 
 
 def numerics(run: Run) -> dict[str, int]:
-    """The integers of the study and of the methods that its setting names (see `replication.numerics`)."""
+    """The integers of the study and of the methods that its setting names (see `replication.records.numerics`)."""
     return {f"toy.{run.study}": of_module(study(run.study)), "loss": SHARED["loss"], **of_methods(run.setting)}
 
 
@@ -123,7 +113,7 @@ def decisive(name: str) -> list[Path]:
     """The files of which a study's source is a digest, beside the axes: its own, its PARTS, the loss."""
     here = Path(__file__).parent
     own = [(here / part).with_suffix(".py") for part in (name, *getattr(study(name), "PARTS", ()))]
-    return [*own, here.parent / "replication" / "loss.py"]
+    return [*own, here.parent / "replication" / "axes" / "loss.py"]
 
 
 def code_of(name: str, setting: Any) -> str:

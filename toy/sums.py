@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from replication.divergences import Divergence, GhostToken
-from replication.targets import AnyTarget, SparseTarget, residual
+from replication.axes.divergences import Divergence, GhostToken
+from replication.axes.targets.base import AnyTarget, SparseTarget
+from replication.axes.targets.kept import residual
 
 
 @dataclass

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from replication.divergences import Divergence, ForwardKL, GhostToken
-from replication.draws import draw
-from replication.recipe import one_of
-from replication.record import generator
-from replication.targets import AnyTarget, Full, SmoothedTopK, Target, TopK, TopP, at_least_one, positive
+from replication.axes.divergences import Divergence, ForwardKL, GhostToken
+from replication.axes.targets.base import AnyTarget, Target, at_least_one, positive
+from replication.axes.targets.drawing import draw
+from replication.axes.targets.kept import Full, SmoothedTopK, TopK, TopP
+from replication.experiment.recipe import one_of
+from replication.seeds import generator
 from toy import next_token
 from toy.expectations import Law, law
 from toy.octaves import Curves, curves, grouped

@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 from paper_tables import spec
-from replication.machine import ROOT, Machine, this_machine
-from replication.plan import plan
-from replication.promote import apart, promote
-from replication.recipe import seeds as parse_seeds
-from replication.replay import logged as read
-from replication.scale import load_scale
+from replication.evaluate.readiness import refuse_unready
+from replication.execution.replay import logged as read
+from replication.experiment.recipe import seeds as parse_seeds
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.machine.files import ROOT
+from replication.planning.plan import plan
+from replication.records.promote import apart, promote
 from toy import __main__ as toy
 from workflow.replay import drawn, records_of, replayed
 from workflow.steps import write_steps
@@ -86,7 +88,7 @@ def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: in
     if not missing:
         return 0
     for name in missing:
-        found.runs[name].check()
+        refuse_unready(found.runs[name])
     started = time.perf_counter()
     sizes = [exhibit, "--scale", scale_name, "--seeds", words]
     command = snakemake(write_steps(found, scale, machine, sizes, cores), folder, cores)

@@ -17,11 +17,12 @@ import torch
 from tqdm import tqdm
 
 from paper_tables import spec
-from replication.agreement import WHOLE, WORDS, Verdict, of_numbers
-from replication.machine import ROOT, Machine, this_machine
-from replication.plan import plan
-from replication.replay import Logged, logged, replay
-from replication.scale import load_scale
+from replication.execution.replay import Logged, logged, replay
+from replication.experiment.scale import load_scale
+from replication.machine.device import Machine, this_machine
+from replication.machine.files import ROOT
+from replication.planning.plan import plan
+from replication.records.agreement import WHOLE, WORDS, Verdict, of_numbers
 from toy import __main__ as toy
 from toy.study import Run as Study
 from toy.study import stated_run

@@ -10,14 +10,15 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
-from replication.evaluate.task_data import HUB, directory
-from replication.machine import ROOT, Machine
-from replication.plan import Plan, students
-from replication.record import write
-from replication.run import Run
-from replication.scale import Scale
+from replication.evaluate.tasks.task_data import HUB, directory
+from replication.experiment.run import Run, students
+from replication.experiment.scale import Scale
+from replication.machine.device import Machine
+from replication.machine.files import ROOT
+from replication.planning.plan import Plan
+from replication.records.record import write
 
-# of replication.machine and of a judge, whose key stays in the environment: a job must find them as they are here
+# of this machine and of a judge, whose key stays in the environment: a job must find them as they are here
 SETTINGS = ("AT_ONCE", "AUTOCAST", "SHARDED", "COMPILE", "JUDGE_URL", "JUDGE_MODEL", "JUDGE_PRICE")
 CLASSES = 128_000  # no tokenizer of the scales has more
 WORD = 16  # bytes of a trained weight: float32 value, gradient and two moments

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from replication.cache.codec import Codec
 from replication.cache.counts import CountsCodec
-from replication.cache.filling import FillingCodec
 from replication.cache.ratio import RatioCodec
+from replication.cache.water_filling import FillingCodec
 
 if TYPE_CHECKING:
-    from replication.target import Target
+    from replication.axes.targets.base import Target
 
 CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (CountsCodec, RatioCodec, FillingCodec)}
 
@@ -32,7 +32,7 @@ def codec_for(target_name: str, target_fields: dict[str, Any], vocabulary: int) 
     Raises ValueError as `codec_of` does, and for a target or a field that is not known.
     """
     # here, since targets load torch: readers and the cache's own processes take their codec from the manifest
-    from replication.targets import TARGETS
+    from replication.axes.targets.kept import TARGETS
 
     if target_name not in TARGETS:
         raise ValueError(f"Unknown target {target_name!r}. Known: {', '.join(TARGETS)}. Use a newer version.")

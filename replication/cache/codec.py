@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from replication.axes.targets.storage import NUMERATOR_BITS
 from replication.cache.bits import Bits
 from replication.cache.planes import Planes
-from replication.storage import NUMERATOR_BITS
 
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float32]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from replication.axes.targets.storage import LARGEST_NUMERATOR
 from replication.cache.codec import Numerators, SetCodec, Weights
-from replication.storage import LARGEST_NUMERATOR
 
 
 @dataclass(frozen=True)

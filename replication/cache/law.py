@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from replication import files
+from replication.machine import files
 
 FILE = "law.bin"
 MARK = b"unigram1"

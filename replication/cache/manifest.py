@@ -9,13 +9,13 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from replication import files
 from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
 from replication.cache.codec import Codec, SetCodec
 from replication.cache.law import read_law
 from replication.cache.planes import Planes
 from replication.cache.unigram import Unigram
+from replication.machine import files
 
 FORMAT = 1
 FILE = "manifest.json"

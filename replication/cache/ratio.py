@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from replication.axes.targets.storage import LARGEST_NUMERATOR
 from replication.cache.codec import Codec, Ids, Weights, slots
-from replication.storage import LARGEST_NUMERATOR
 
 KNEE = 1 / 16  # ratios above are stored with equal absolute steps, ratios below with equal relative ones
 SMALLEST = 2.0**-18  # smaller ratios are stored as this one

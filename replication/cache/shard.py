@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from replication import files
+from replication.machine import files
 
 MARK = b"sparse01"
 NUMBER = np.dtype("<u4")

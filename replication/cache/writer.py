@@ -18,18 +18,19 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import ArrayLike
 
-from replication import files
 from replication.cache import shard
-from replication.cache.claim import claim
 from replication.cache.codec import Codec, SetCodec
 from replication.cache.crew import Crew
 from replication.cache.gather import Gathering
 from replication.cache.law import Law, law_of, write_law
 from replication.cache.manifest import UNFINISHED, Compression, Header, Manifest, Plan, ShardEntry, write_manifest
+from replication.cache.ownership import claim
 from replication.cache.part import WHOLE, Part
 from replication.cache.thread import WriterThread
+from replication.machine import files
 
 SHARD = 256  # sequences in a file
+BATCH = 16  # sequences per teacher forward; divides SHARD, so that every job and a resumed pass make the same batches
 
 
 def law_for(codec: Codec, frequencies_V: ArrayLike | None) -> Law:

@@ -1,0 +1,1 @@
+"""What a student can do: held-out text, downstream tasks, answers that a judge rates."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from replication.axes.targets.base import precise
+from replication.data.packing import Packing
 from replication.evaluate.calibration import Calibration, Mean, brier
-from replication.fused import chunks, in_cache
-from replication.machine import Machine
-from replication.model import head_of, hidden_of, is_linear, logits_of
-from replication.packing import Packing
-from replication.target import precise
+from replication.fused.loss import chunks, in_cache
+from replication.machine.device import Machine
+from replication.model.decoder import head_of, hidden_of, is_linear, logits_of
 
 BATCH = 16  # sequences
 SPANS = 16  # of positions, since what a model knows depends on how much it has read

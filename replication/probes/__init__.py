@@ -1,0 +1,1 @@
+"""What a method does, measured without training anything."""

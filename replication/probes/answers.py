@@ -10,16 +10,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from replication.instruct.answers import SEEDS, Answer, answers, folder_of, rouge_l
-from replication.instruct.asking import Errand, Judge, ask, errand, this_judge
-from replication.instruct.judge import ORDERS, Pair, totals, verdict
-from replication.instruct.questions import SETS, questions, questions_ready
-from replication.instruct.ratings import Ratings
-from replication.machine import Machine
-from replication.plan import student_of
-from replication.probes.martingale import trained
-from replication.record import seed_for
-from replication.run import Data, Run
+from replication.evaluate.judged.answers import SEEDS, Answer, answers, folder_of, rouge_l
+from replication.evaluate.judged.asking import Errand, Judge, ask, errand, this_judge
+from replication.evaluate.judged.judge import ORDERS, Pair, totals, verdict
+from replication.evaluate.judged.questions import questions, questions_ready
+from replication.evaluate.judged.ratings import Ratings
+from replication.experiment.run import Run, student_of
+from replication.experiment.suites import INSTRUCTION_SETS
+from replication.machine.device import Machine
+from replication.seeds import seed_for
+from replication.training.run_data import Data
+from replication.training.weights import trained
 
 
 def answered(run: Run, data: Data, machine: Machine) -> Iterator[tuple[str, int, list[Answer]]]:
@@ -27,7 +28,7 @@ def answered(run: Run, data: Data, machine: Machine) -> Iterator[tuple[str, int,
     questions_ready()
     student = trained(run, machine)
     folder = folder_of(student, machine.artifacts / run.scale.name / "answers" / student_of(run).id)
-    for name in SETS:
+    for name in INSTRUCTION_SETS:
         asked = questions(name, run.scale.task_rows)
         for seed in range(SEEDS if asked else 0):
             yield name, seed, answers(student, data.tokenizer, name, asked, seed_for(run.seed, seed), folder)
@@ -65,8 +66,8 @@ def judged(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], di
         if len(given) == len(ORDERS):
             rated.append((pair, verdict(given)))
     metrics = totals(rated) | {"unrated": 1 - len(rated) / len(pairs)}
-    if all(name in metrics for name in SETS):
-        metrics["average"] = fmean(metrics[name] for name in SETS)
+    if all(name in metrics for name in INSTRUCTION_SETS):
+        metrics["average"] = fmean(metrics[name] for name in INSTRUCTION_SETS)
     spent = [known[key] for key in prompts]
     tokens = {"read": [sum(each.tokens_in for each in spent)], "written": [sum(each.tokens_out for each in spent)]}
     return metrics, {"answers": counted(found), "spent": tokens}

@@ -20,12 +20,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from replication.files import replacing
-from replication.machine import Machine
-from replication.model import fingerprint, to_width
-from replication.packing import Packing
-from replication.record import generator
-from replication.target import precise
+from replication.axes.targets.base import precise
+from replication.data.packing import Packing
+from replication.machine.device import Machine
+from replication.machine.files import replacing
+from replication.model.decoder import fingerprint, to_width
+from replication.seeds import generator
 
 # what the keys and values of one batch may take; the GPU's is not yet measured on a GPU
 ROOM = {"cpu": 2**28, "cuda": 24 * 2**30}  # bytes

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from replication.cost import Cost, bytes_per_token
-from replication.run import Run
+from replication.cost.flops import Cost, bytes_per_token
+from replication.experiment.run import Run
 
 
 def cost(run: Run) -> tuple[dict[str, float], dict[str, Any]]:

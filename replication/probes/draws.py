@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from replication.caching import BATCH, teacher_for
-from replication.machine import Machine
-from replication.model import logits_of
-from replication.run import Data, Run
-from replication.supervision import drawn
-from replication.targets import SparseTarget
+from replication.axes.targets.base import SparseTarget
+from replication.cache.writer import BATCH
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.model.decoder import logits_of
+from replication.training.run_data import Data
+from replication.training.supervision import drawn
+from replication.training.weights import teacher_for
 
 
 @torch.no_grad()

@@ -9,22 +9,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from replication.caching import BATCH, frequencies, teacher_for
-from replication.expected import (
-    PRICED,
-    SHARES,
-    corrected_error,
-    least_error,
-    prices,
-    set_entropy,
-)
-from replication.frontier import mean, size_of
-from replication.machine import Machine
-from replication.model import logits_of
-from replication.run import Data, Run, order_of
-from replication.supervision import drawn
-from replication.target import Target, precise
-from replication.targets import WaterFilling
+from replication.axes.targets.base import Target, precise
+from replication.axes.targets.closed_form import PRICED, SHARES, corrected_error, least_error, prices, set_entropy
+from replication.axes.targets.water_filling import WaterFilling
+from replication.cache.writer import BATCH
+from replication.cost.error_for_bytes import mean, size_of
+from replication.data.packing import frequencies
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.model.decoder import logits_of
+from replication.training.run_data import Data, order_of
+from replication.training.supervision import drawn
+from replication.training.weights import teacher_for
 
 
 @torch.no_grad()
@@ -34,12 +30,12 @@ def frontier(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], 
     `unique_classes` and `squared_error` (distance of one draw to the teacher, summed over classes) are measured, and
     `mass`, the sum of the weights; `gradient_error`, what the gradient in the logits is off by at a student that equals
     the teacher, squared, and `bias`: the squared length of the mean of that over all positions, which is what a batch
-    of them cannot average away. `packed_bytes` and `coded_bytes` a position, of the codecs (`frontier.Size`), and
-    `id_entropy`, the bytes that no code of single classes goes below, weights not counted. Where there are closed forms
-    `expected_classes`, `expected_error`, `expected_gradient_error` and `error_ratio`, measured error over expected. Of
-    WaterFilling `with_prior` too: that error with the best share of the text's unigram law as a control variate, over
-    the one without. `least_error` is what an unbiased target that keeps as many classes on average could have at the
-    least (`expected.least_error`), and `over_least` the measured error over it.
+    of them cannot average away. `packed_bytes` and `coded_bytes` a position, of the codecs (`error_for_bytes.Size`),
+    and `id_entropy`, the bytes that no code of single classes goes below, weights not counted. Where there are closed
+    forms `expected_classes`, `expected_error`, `expected_gradient_error` and `error_ratio`, measured error over
+    expected. Of WaterFilling `with_prior` too: that error with the best share of the text's unigram law as a control
+    variate, over the one without. `least_error` is what an unbiased target that keeps as many classes on average could
+    have at the least (`closed_form.least_error`), and `over_least` the measured error over it.
     """
     teacher, target = teacher_for(run, machine), run.recipe.target
     rows_R = order_of(run, data)[: run.scale.probe_sequences]

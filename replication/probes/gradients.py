@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from replication.caching import model_folder, teacher_for
-from replication.divergences import ForwardKL
-from replication.loss import distillation_loss
-from replication.machine import Machine
-from replication.model import load, logits_of
-from replication.plan import fullkd_student
-from replication.positions import AllPositions
-from replication.run import Data, Run
-from replication.supervision import drawn
-from replication.targets import AnyTarget, Full
+from replication.axes.divergences import ForwardKL
+from replication.axes.loss import distillation_loss
+from replication.axes.positions import AllPositions
+from replication.axes.targets.base import AnyTarget
+from replication.axes.targets.kept import Full
+from replication.experiment.run import Run, fullkd_student
+from replication.machine.device import Machine
+from replication.model.decoder import load, logits_of
+from replication.training.run_data import Data
+from replication.training.supervision import drawn
+from replication.training.weights import model_folder, teacher_for
 
 CHUNK = 4  # sequences per backward
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from replication.caching import model_folder, teacher_for
-from replication.machine import Machine
-from replication.model import load, logits_of, precise_weights
-from replication.plan import student_of
+from replication.axes.targets.base import precise
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.model.decoder import logits_of, precise_weights
 from replication.probes.completions import Completions
-from replication.record import generator, seed_for
-from replication.run import Data, Run
-from replication.target import precise
+from replication.seeds import generator, seed_for
+from replication.training.run_data import Data
+from replication.training.weights import teacher_for, trained
 
 COMPLETIONS = 64  # of each prefix (n_com, App. C)
 PREFIXES = ("1", "5", "10", "30", "100", "300", "640")  # t and T of the tables; a scale says what they stand for
@@ -62,14 +62,6 @@ def martingale(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float]
         parts = [losses(student, tokens_NL, moments.lengths, data.tokenizer.vocabulary) for tokens_NL in tokens_PNL]
         moments.add(torch.stack(parts))
     return summary(moments, prefixes, lengths)
-
-
-def trained(run: Run, machine: Machine) -> PreTrainedModel:
-    wanted = student_of(run)
-    folder = model_folder(wanted, machine)
-    if not (folder / "config.json").exists():
-        raise ValueError(f"The student {wanted.id} has no checkpoint in {folder.parent}: train it first.")
-    return precise_weights(load(folder)).to(machine.device).eval()
 
 
 @torch.inference_mode()

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from replication.caching import teacher_for
 from replication.evaluate.speculative import decode
-from replication.machine import Machine
-from replication.model import precise_weights
-from replication.probes.martingale import trained
-from replication.record import seed_for
-from replication.run import Data, Run
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.model.decoder import precise_weights
+from replication.seeds import seed_for
+from replication.training.run_data import Data
+from replication.training.weights import teacher_for, trained
 
 DRAFTS = 2_000  # that the teacher looks at
 

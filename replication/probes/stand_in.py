@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from replication.axes.targets.base import SparseTarget, Target
 from replication.cache.manifest import Header
 from replication.cache.manifest import Target as TargetEntry
 from replication.cache.reader import Reader
 from replication.cache.writer import Writer
-from replication.caching import put
-from replication.machine import Machine
-from replication.model import build
-from replication.packing import Packing
-from replication.recipe import plain
-from replication.record import generator, seed_for
-from replication.run import Data, Run
-from replication.supervision import drawn
-from replication.targets import SparseTarget, Target
-from replication.tokenizer import Tokenizer
+from replication.data.packing import Packing
+from replication.data.tokenizer import Tokenizer
+from replication.experiment.identity import plain
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.model.decoder import build
+from replication.seeds import generator, seed_for
+from replication.training.run_data import Data
+from replication.training.supervision import drawn
+from replication.training.teacher_pass import put
 
 DRAWS, CLASSES = 50, 12  # RS-KD App. C: what a pre-trained teacher's draws find
 

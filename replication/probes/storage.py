@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from replication.axes.targets.kept import Full
 from replication.cache.stats import stats
-from replication.caching import Need
-from replication.machine import Machine
-from replication.run import Data, Run
-from replication.targets import Full
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.training.needs import Need
+from replication.training.run_data import Data
 
 
 def storage(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:

@@ -21,17 +21,18 @@ import torch
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from replication.cost import Cost
-from replication.machine import Machine
-from replication.model import compile_layers
+from replication.axes.targets.kept import OneHot
+from replication.cost.flops import Cost
+from replication.experiment.recipe import Recipe
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.machine.memory import forget_peak_memory, peak_memory
+from replication.model.decoder import compile_layers
 from replication.probes.stand_in import cache_of, untrained
-from replication.recipe import Recipe
-from replication.record import forget_peak_memory, peak_memory
-from replication.run import Data, Run
-from replication.student import Student
-from replication.supervision import FromCache, FromText, Supervision, from_teacher
-from replication.targets import OneHot
-from replication.train import Training
+from replication.training.loop import Training
+from replication.training.run_data import Data
+from replication.training.student import Student
+from replication.training.supervision import FromCache, FromText, Supervision, from_teacher
 
 REPETITIONS = 40  # each one step of the run and one of plain training, in turns
 WARM_UP = 3

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from replication.caching import model_folder
-from replication.evaluate.suites import SUITES
-from replication.evaluate.task_data import directory, ready
-from replication.evaluate.zero_shot import scores, summary
-from replication.machine import Machine
-from replication.plan import student_of
-from replication.probes.martingale import trained
-from replication.run import Data, Run
+from replication.evaluate.tasks.task_data import directory, ready
+from replication.evaluate.tasks.zero_shot import scores, summary
+from replication.experiment.run import Run, student_of
+from replication.experiment.suites import SUITES
+from replication.machine.device import Machine
+from replication.training.run_data import Data
+from replication.training.weights import model_folder, trained
 
 
 def zero_shot(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:

@@ -1,0 +1,62 @@
+"""Signals: what a policy of `positions.py` may know of a position, one number each.
+
+`signal(student_logits_RV, target, labels_R)` gives signal_R, of any R positions; `loss.py` and `fused/loss.py` take all
+that a policy wants in one pass. Logits are float32 or float64. `fused/loss.py` makes nothing that no wanted signal is
+listed for: the logits are then on PyTorch's meta device, which has their shape and no numbers, and the target is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from replication.axes.targets.base import AnyTarget
+
+Signal = Callable[[Tensor, Any, Tensor], Tensor]
+
+
+def student_entropy(student_logits_RV: Tensor, target: None, labels_R: Tensor) -> Tensor:
+    """H(student), nats (SE-KD Section 4)."""
+    probs_RV = student_logits_RV.softmax(-1)
+    return torch.special.entr(probs_RV, out=probs_RV).sum(-1)
+
+
+def confidence(student_logits_RV: Tensor, target: AnyTarget, labels_R: Tensor) -> Tensor:
+    """The target's weight on the ground truth (RS-KD Section 6.3)."""
+    return target.of(labels_R, student_logits_RV.shape[1])
+
+
+# the signals that look at the student's logits, and those that look at the target; one may be both
+OF_STUDENT: tuple[Signal, ...] = (student_entropy,)
+OF_TARGET: tuple[Signal, ...] = (confidence,)
+SIGNALS: dict[str, Signal] = {signal.__name__: signal for signal in (*OF_STUDENT, *OF_TARGET)}
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The wanted signals of B sequences of L positions: `signals["student_entropy"]` is [B, L]."""
+
+    labels_BL: Tensor
+    found: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.found[name]
+
+
+def ask_student(names: Iterable[str]) -> bool:
+    """Whether any of these signals looks at the student's logits."""
+    return any(SIGNALS[name] in OF_STUDENT for name in names)
+
+
+def ask_target(names: Iterable[str]) -> bool:
+    """Whether any of these signals looks at the target."""
+    return any(SIGNALS[name] in OF_TARGET for name in names)
+
+
+def known(field: str, name: str) -> None:
+    if name not in SIGNALS:
+        raise ValueError(f"{field} is {name!r}; give a signal: {', '.join(sorted(SIGNALS))}.")

@@ -1,0 +1,90 @@
+"""Shape: a decoder in numbers, and the FLOPs that follow from them.
+
+FLOPs are those of matrix products, two for a multiply and an add: 2 per matrix weight and token, the head's included
+and the embedding's not (it is looked up), and 4 x width x length per layer and token for attention, the masked half
+included, as Megatron counts and so RS-KD's Table 4. Backward costs twice forward: 6 per weight and token in all.
+Softmax, norms, optimiser and draws are no FLOPs here; `planning/machine_speed.py` gives them time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replication.experiment.scale import Role, Scale
+
+
+@dataclass(frozen=True)
+class Shape:
+    parameters: int
+    matrices: int  # weights that every token is multiplied with, the head's included
+    head: int  # of them
+    layers: int
+    width: int
+    heads: int
+
+    def forward(self, length: int) -> int:
+        """FLOPs per token of a sequence of this length."""
+        return 2 * self.matrices + 4 * self.layers * self.width * length
+
+    def training(self, length: int) -> int:
+        return 3 * self.forward(length)
+
+    @property
+    def classes(self) -> int:
+        return self.head // self.width
+
+    @property
+    def saved(self) -> float:
+        """Bytes per token that forward leaves for backward under bfloat16 autocast, the head's aside; about.
+
+        transformers' Llama keeps, in each layer, 34 bytes for each of its width and 8 for each of its feed-forward
+        width: residual and norms in float32, and one cast for each product that reads them.
+        """
+        layer = (self.matrices - self.head) / self.layers
+        ffn = (layer - 4 * self.width**2) / (3 * self.width)
+        return self.layers * (34 * self.width + 8 * ffn)
+
+
+def shape_of(name: str, scale: Scale) -> Shape:
+    """A role of the scale, or any causal LM by its Hugging Face name or path."""
+    return shape_of_role(scale.roles[name], scale.classes) if name in scale.roles else shape_of_checkpoint(name)
+
+
+def shape_of_role(role: Role, classes: int) -> Shape:
+    """Llama and Qwen2 as `decoder.build` makes them, over `classes` unless the role states its own."""
+    table = (role.vocabulary or classes) * role.width
+    kv_width = role.width * role.kv_heads // role.heads
+    layer = 2 * role.width * (role.width + kv_width) + 3 * role.width * role.ffn
+    vectors = 2 * role.width + (role.width + 2 * kv_width if role.family == "qwen2" else 0)  # norms, biases
+    return Shape(
+        parameters=role.layers * (layer + vectors) + role.width + table * (1 if role.tied else 2),
+        matrices=role.layers * layer + table,
+        head=table,
+        layers=role.layers,
+        width=role.width,
+        heads=role.heads,
+    )
+
+
+def shape_of_checkpoint(name: str) -> Shape:
+    """From the configuration alone. ValueError, one line, where it cannot be had."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM  # takes seconds; a plan over roles needs none of it
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"The size of the model {name!r} cannot be had: {reason} Give a role of the scale.") from None
+    head = model.get_output_embeddings().weight.numel()
+    looked_up = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}
+    inside = [weight for weight in model.base_model.parameters() if weight.dim() == 2 and id(weight) not in looked_up]
+    return Shape(
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        matrices=sum(weight.numel() for weight in inside) + head,
+        head=head,
+        layers=model.config.num_hidden_layers,
+        width=model.config.hidden_size,
+        heads=model.config.num_attention_heads,
+    )

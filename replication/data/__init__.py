@@ -1,0 +1,1 @@
+"""Text and conversations as shuffled rows of tokens, with their fingerprints."""

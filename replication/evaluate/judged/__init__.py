@@ -1,0 +1,1 @@
+"""Answers to instructions, and a judge's ratings of them."""

@@ -1,0 +1,1 @@
+"""Downstream tasks: their data, their releases, the harness's tasks on them."""

@@ -1,0 +1,1 @@
+"""What is wanted, in words: a recipe, its id, the scale that gives its words numbers, and a run of both."""

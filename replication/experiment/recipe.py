@@ -1,0 +1,190 @@
+"""Recipe: one value on each axis and the sizes in the paper's words."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from replication.axes.divergences import DIVERGENCES, Divergence, ForwardKL
+from replication.axes.positions import POSITIONS, AllPositions, Positions, Responses
+from replication.axes.samples import SAMPLES, AllSamples, Samples
+from replication.axes.schedules import SCHEDULES, Constant, Schedule
+from replication.axes.targets.base import Target
+from replication.axes.targets.kept import SAMPLED, TARGETS, Full, OneHot
+from replication.experiment.lineage import BACKGROUNDS, TUNINGS, Background, Instructed, SameText, Tuning, Untuned
+from replication.experiment.measurements import OF_DISTILLATION, PROBES
+
+
+@dataclass(frozen=True)
+class Same:
+    """The student sees every token behind the same context as the teacher did."""
+
+
+@dataclass(frozen=True)
+class Different:
+    """Targets from a teacher that read the documents in another order, `teacher_length` tokens at a time.
+
+    RS-KD App. D.3 and Table 16: a mistake made on purpose, to measure what it costs.
+    """
+
+    teacher_length: str
+
+
+ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
+DELIVERIES = ("auto", "cache", "online", "fresh")
+KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained or measured. Everything that decides the numbers, nothing about the machine."""
+
+    student: str = "300M"  # a role of the scale, or a checkpoint to continue from
+    teacher: str = "3B"  # a role, a Hugging Face name or path, or "none"
+    tokens: str = "10B"  # the budget in the paper's words
+    text: str = ""  # a corpus; "" is the scale's
+    target: Target = field(default_factory=Full)
+    divergence: Divergence = field(default_factory=ForwardKL)
+    positions: Positions = field(default_factory=AllPositions)
+    samples: Samples = field(default_factory=AllSamples)
+    schedule: Schedule = field(default_factory=Constant)
+    # "cache", "online", "fresh": online and drawn anew each epoch; auto: sparse targets from a cache, dense ones online
+    delivery: str = "auto"
+    alignment: Same | Different = field(default_factory=Same)
+    background: Background = field(default_factory=SameText)
+    tuning: Tuning = field(default_factory=Untuned)
+    probe: str = "train"
+
+    def __post_init__(self) -> None:
+        one_of("delivery", self.delivery, DELIVERIES)
+        one_of("probe", self.probe, PROBES)
+        if self.delivery == "cache" and self.target.stored is None:
+            raise ValueError(
+                f"Target {type(self.target).__name__} cannot be cached: it is not sparse. Use delivery 'online'."
+            )
+        if self.delivery == "fresh" and type(self.target) not in SAMPLED:
+            raise ValueError(
+                f"Delivery 'fresh' draws anew each epoch, and {type(self.target).__name__} draws nothing. "
+                f"Targets that do: {', '.join(sorted(cls.__name__ for cls in SAMPLED))}."
+            )
+        if self.teacher == "none" and not isinstance(self.target, OneHot):
+            raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
+        if isinstance(self.alignment, Different) and not self.cached:
+            raise ValueError(
+                "Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'."
+            )
+        if isinstance(self.tuning, Instructed) and self.probe in OF_DISTILLATION:
+            raise ValueError(f"Probe {self.probe!r} measures distillation, which tuning does not change: leave it out.")
+
+    @property
+    def cached(self) -> bool:
+        return self.target.stored is not None and self.delivery in ("auto", "cache")
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether training itself, not only evaluation, needs the teacher's distribution."""
+        return not isinstance(self.target, OneHot)
+
+    @property
+    def training_recipe(self) -> Recipe:
+        """The recipe of the training steps themselves: this one or, of a tuned student, that of its tuning."""
+        if isinstance(self.tuning, Untuned):
+            return self
+        text, tokens = self.tuning.text, self.tuning.tokens
+        return Recipe(self.student, "none", tokens, text, target=OneHot(), positions=Responses())
+
+    @property
+    def reads_cache(self) -> bool:
+        """Whether the run itself does, not one that it builds on."""
+        return self.training_recipe.cached and self.probe in ("train", "storage")
+
+
+AXES: dict[str, dict[str, Any]] = {
+    "target": TARGETS,
+    "divergence": DIVERGENCES,
+    "positions": POSITIONS,
+    "samples": SAMPLES,
+    "schedule": SCHEDULES,
+    "alignment": ALIGNMENTS,
+    "background": BACKGROUNDS,
+    "tuning": TUNINGS,
+}
+
+
+def methods_of(holder: Any) -> list[str]:
+    """The classes that a recipe or a study's setting names on its axes."""
+    return [type(getattr(holder, axis)).__name__ for axis in AXES if hasattr(holder, axis)]
+
+
+def parse(stated: dict[str, Any]) -> Recipe:
+    """A recipe from what a TOML table states; the rest are defaults. Raises ValueError, one line, for unknown words."""
+    known = {item.name for item in fields(Recipe)}
+    values: dict[str, Any] = {}
+    for key, value in stated.items():
+        if key not in known:
+            raise ValueError(
+                f"Unknown recipe field {key!r}{suggestion(key, known)}. Known: {', '.join(sorted(known))}."
+            )
+        values[key] = method(key, value) if key in AXES else text(key, value)
+    return Recipe(**values)
+
+
+def method(axis: str, stated: Any) -> Any:
+    """The axis value that "TopK" or {name = "TopK", k = 12} names."""
+    stated = {"name": stated} if isinstance(stated, str) else dict(stated)
+    name, known = stated.pop("name", None), AXES[axis]
+    if name not in known:
+        raise ValueError(f"Unknown {axis} {name!r}{suggestion(str(name), known)}. Known: {', '.join(sorted(known))}.")
+    return made(known[name], stated)
+
+
+def made(cls: Any, stated: dict[str, Any]) -> Any:
+    """The dataclass with these fields. ValueError, one line, for unknown, missing or ill-typed ones."""
+    wanted = {item.name: item for item in fields(cls)}
+    values = dict(stated)
+    for key, value in stated.items():
+        if key not in wanted:
+            raise ValueError(f"{cls.__name__} has no field {key!r}. Its fields: {', '.join(wanted) or 'none'}.")
+        kind = str(wanted[key].type)
+        if kind in KINDS and (isinstance(value, bool) or not isinstance(value, KINDS[kind])):
+            raise ValueError(f"{cls.__name__}.{key} is {value!r}; a {kind} is wanted.")
+        values[key] = float(value) if kind == "float" else value  # 2 and 2.0 are one recipe
+    for key, item in wanted.items():
+        if item.default is MISSING and key not in stated:
+            raise ValueError(f"{cls.__name__} needs {key!r}: write {{ name = {cls.__name__!r}, {key} = ... }}.")
+    return cls(**values)
+
+
+def text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"Recipe field {key!r} is {value!r}; text is wanted, in quotes.")
+    return value
+
+
+def seeds(given: str | list[str]) -> list[int]:
+    """Seeds as "0,1,2", or as several such words."""
+    words = " ".join([given] if isinstance(given, str) else given).replace(",", " ").split()
+    if not words or not all(word.isdecimal() for word in words):
+        raise ValueError(f"Seeds are {given!r}; give whole numbers, such as 0,1,2.")
+    return sorted({int(word) for word in words})
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"Unknown {name} {value!r}{suggestion(value, known)}. Known: {', '.join(known)}.")
+
+
+def suggestion(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tables of a recipe file. Raises ValueError naming the file for anything that is not a readable TOML file."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"Cannot read the recipe {path}: {error}.") from None

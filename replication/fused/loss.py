@@ -1,0 +1,267 @@
+"""The loss of `axes/loss.py` from hidden states and output head, a chunk of positions at a time: no N x V matrix.
+
+A chunk's logits become, in place, their own gradient (`gradients.py`), from which the gradients of hidden states
+and head follow at once. So the forward pass computes both, a backward pass only hands them on, and three matrix
+products are all that touches the vocabulary more than once. Positions of weight zero never meet the head. Where the
+head's gradient takes more than a chunk, the first D positions' logits lie in its memory (`products.Folded`).
+
+Matrix products run in the precision of the surrounding autocast; softmax, loss and the sum of the head's gradient in
+float32 (a bf16 softmax loses its tail, and a bf16 sum over chunks its small terms).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from replication.axes.divergences import Divergence
+from replication.axes.positions import AllPositions, Weighing
+from replication.axes.signals import SIGNALS, Signals, ask_student, ask_target
+from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, precise
+from replication.axes.targets.drawing import Randomness, refuse_broken
+from replication.fused.gradients import Weights, rule_for
+from replication.fused.head import Head, Rows, TeacherStates
+from replication.fused.products import Logits, Products, sums
+
+Target = AnyTarget | TeacherStates
+# bytes of one chunk's logits, and of the positions that are worked on while they are in the processor's cache
+CHUNK = {"cpu": 2**26, "cuda": 2**30}
+# times as many on a CPU in less than float32: there the head is converted for every chunk
+NARROW = 1.25
+BLOCK = {"cpu": 2**22, "cuda": 2**30}
+
+
+def fused_loss(
+    hidden_BLD: Tensor,
+    head: Head,
+    labels_BL: Tensor,
+    target: Target,
+    divergence: Divergence,
+    positions: Weighing,
+    kd_weight: float,
+    ce_weight: float,
+    progress: float = 0.0,
+    generator: Randomness | None = None,
+) -> Tensor:
+    """The scalar loss of a batch, in nats per supervised token, as `axes.loss.distillation_loss` defines it.
+
+    `hidden_BLD` are the student's last hidden states. The graph can be gone through backwards once.
+    """
+    signals = fused_signals_of(positions.signals, hidden_BLD.detach(), head, labels_BL, target)
+    weight_N = positions(signals, progress, generator).flatten()
+    if not kd_weight:  # the target is not even looked at
+        target = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None])
+    work = Work(
+        target=replace(target, sequences=len(labels_BL)),
+        labels_N=labels_BL.flatten(),
+        scale_N=weight_N.to(sums(hidden_BLD.dtype)) / len(weight_N),
+        divergence=divergence,
+        weights=Weights(kd_weight, ce_weight),
+        # a divergence that looks at whole sequences is given all of their positions
+        everywhere=isinstance(positions, AllPositions) or divergence.whole_sequence,
+    )
+    loss: Tensor = FusedLoss.apply(hidden_BLD.flatten(0, 1), head.weight_VD, head.bias_V, work)
+    return loss
+
+
+@torch.no_grad()
+def fused_signals_of(
+    wanted: tuple[str, ...], hidden_BLD: Tensor, head: Head, labels_BL: Tensor, target: Target
+) -> Signals:
+    """All in one pass over the vocabulary, a chunk of positions at a time, of those models that are looked at."""
+    hidden_ND, labels_N, classes = hidden_BLD.flatten(0, 1), labels_BL.flatten(), len(head.weight_VD)
+    precision = precision_of(hidden_ND)
+    products = Products(head.weight_VD, head.bias_V, precision) if ask_student(wanted) else None
+    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        for chunk in chunks(len(hidden_ND), classes, 1, hidden_ND.device, precision) if wanted else ():
+            known = target.rows(chunk) if ask_target(wanted) else None
+            if products is None:
+                blocks = iter([(slice(None), torch.empty(chunk.stop - chunk.start, classes, device="meta"))])
+            else:
+                blocks = in_cache(products.logits(hidden_ND[chunk].to(precision)))
+            for block, logits_RV in blocks:
+                seen = logits_RV, None if known is None else known.rows(block), labels_N[chunk][block]
+                for name, parts in found.items():
+                    parts.append(SIGNALS[name](*seen))
+    return Signals(labels_BL, {name: torch.cat(parts).view(labels_BL.shape) for name, parts in found.items()})
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a batch's loss asks for at each of its N positions; `scale_N` is the share of each in the batch's loss."""
+
+    target: Target
+    labels_N: Tensor
+    scale_N: Tensor
+    divergence: Divergence
+    weights: Weights
+    everywhere: bool
+
+    def parts(self, classes: int, precision: torch.dtype, first: int) -> Iterator[tuple[Rows, Part]]:
+        """Positions and their target, the first so many and then a chunk at a time; none of weight zero."""
+        device, part = self.labels_N.device, self.part_of()
+        if not self.everywhere:
+            chosen_M = self.scale_N.nonzero()[:, 0]
+            for chunk in chunks(len(chosen_M), classes, 1, device, precision, first):
+                yield chosen_M[chunk], part(chosen_M[chunk], 1)
+            return
+        length = len(self.labels_N) // self.target.sequences
+        together = length if self.divergence.whole_sequence else 1
+        for chunk in chunks(len(self.labels_N), classes, together, device, precision, first):
+            yield chunk, part(chunk, (chunk.stop - chunk.start) // together)
+
+    @property
+    def by_position(self) -> bool:
+        """Whether any positions may be a chunk, and their target is no chunk of logits itself."""
+        return not self.divergence.whole_sequence and not isinstance(self.target, TeacherStates)
+
+    def part_of(self) -> Callable[[Rows, int], Part]:
+        """(positions, how many sequences they are) -> their target; a teacher's logits in place of those before."""
+        target = self.target
+        if not isinstance(target, TeacherStates):
+            return partial(of_rows, target)
+        head, hidden_ND, exponent = target.head, target.hidden_ND, target.exponent
+        products = Products(head.weight_VD, head.bias_V, hidden_ND.dtype)
+        return lambda rows, sequences: TeacherLogits(products.logits(hidden_ND[rows]), exponent, sequences)
+
+
+@dataclass(frozen=True)
+class TeacherLogits:
+    """A dense target of which only the logits are there yet."""
+
+    logits_NV: Tensor
+    exponent: float
+    sequences: int
+
+    def rows(self, rows: Rows) -> DenseTarget:
+        probs_RV = torch.softmax(precise(self.logits_NV[rows]) * self.exponent, -1)
+        refuse_broken(probs_RV[:, 0])
+        return DenseTarget(probs_RV, self.sequences)
+
+
+Part = AnyTarget | TeacherLogits
+
+
+class FusedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, work: Work) -> Tensor:
+        loss, ctx.gradients = loss_and_gradients(hidden_ND, weight_VD, bias_V, work, ctx.needs_input_grad[:3])
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor | None, ...]:
+        # given away, not kept: the head's gradient may then become `weight.grad` itself, without a copy
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError(
+                "The fused loss hands its gradients on once; use axes.loss.distillation_loss for a second."
+            )
+        if of_loss.device.type == "cpu" and float(of_loss) == 1:
+            return (*gradients, None)
+        return (*(None if part is None else part * of_loss.to(part.dtype) for part in gradients), None)
+
+
+def loss_and_gradients(
+    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, work: Work, wanted: tuple[bool, ...]
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """The batch's loss, and its gradients in hidden states, head and bias where they are wanted."""
+    precision = precision_of(hidden_ND)
+    products = Products(weight_VD, bias_V, precision)
+    of_hidden_ND = torch.zeros_like(hidden_ND) if wanted[0] else None
+    of_bias_V = torch.zeros_like(bias_V, dtype=sums(bias_V.dtype)) if bias_V is not None and wanted[2] else None
+    loss = torch.zeros((), device=hidden_ND.device, dtype=torch.float64)
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        fold = wanted[1] and work.by_position and products.foldable(CHUNK[hidden_ND.device.type])
+        first = weight_VD.shape[1] if fold else 0
+        for rows, target in work.parts(len(weight_VD), precision, first):
+            hidden_MD = hidden_ND[rows].to(precision)
+            logits = (products.folded if fold else products.logits)(hidden_MD)
+            fold = False
+            loss += become_gradient_(logits, target, rows, work)
+            if of_hidden_ND is not None:
+                of_hidden_ND[rows] = products.of_hidden(logits).to(of_hidden_ND.dtype)
+            if of_bias_V is not None:
+                of_bias_V += products.of_bias(logits)
+            if wanted[1]:
+                products.add_of_head(logits, hidden_MD)
+    of_weight_VD = products.of_head() if wanted[1] else None
+    return loss.to(sums(hidden_ND.dtype)), (of_hidden_ND, of_weight_VD, of_bias_V)
+
+
+def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Tensor:
+    """A chunk's share of the loss; its logits are overwritten by their gradient."""
+    rule = rule_for(work.divergence, isinstance(target, SparseTarget))
+    labels_M, scale_M = work.labels_N[rows], work.scale_N[rows]
+    whole = work.divergence.whole_sequence
+    loss = scale_M.new_zeros((), dtype=torch.float64)
+    for block, logits_RV in in_cache(logits, whole):
+        scale_R = scale_M[block].to(logits_RV)
+        part = of_rows(target, block, target.sequences if whole else 1)
+        loss_R = rule(logits_RV, part, labels_M[block], work.weights, scale_R)
+        loss += torch.where(scale_R == 0, 0.0, loss_R * scale_R).sum(dtype=torch.float64)
+        put_back(logits, block, logits_RV)
+    return loss
+
+
+def precision_of(hidden_ND: Tensor) -> torch.dtype:
+    """Of matrix products with these."""
+    device = hidden_ND.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
+
+
+def chunks(
+    positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype, first: int = 0
+) -> Iterator[slice]:
+    """Slices of the positions: the first so many; then of about equal size, whose logits fit in `CHUNK` bytes.
+
+    Those are multiples of `together`.
+    """
+    size = CHUNK[device.type] * (NARROW if device.type == "cpu" and precision.itemsize < 4 else 1)
+    most = max(1, int(size / (precision.itemsize * classes * together)))
+    if first and positions:
+        yield slice(0, min(first, positions))
+    items = max(0, positions - first) // together
+    rows = -(-items // -(-items // most)) * together if items else 1
+    for start in range(first, positions, rows):
+        yield slice(start, min(start + rows, positions))
+
+
+def in_cache(logits: Logits, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of a chunk's rows, in at least float32: views where they are that already, else copies in one place."""
+    positions, classes = logits.shape
+    rows = positions if whole else max(1, BLOCK[logits.device.type] // (4 * classes))
+    view = isinstance(logits, Tensor) and logits.dtype == sums(logits.dtype)
+    room_RV = torch.empty(0 if view else rows, classes, dtype=sums(logits.dtype), device=logits.device)
+    for start in range(0, positions, rows):
+        block = slice(start, min(start + rows, positions))
+        if isinstance(logits, Tensor) and view:
+            yield block, logits[block]
+            continue
+        part_RV = room_RV[: block.stop - start]
+        for here, there in pairs(logits, block, part_RV):
+            there.copy_(here)
+        yield block, part_RV
+
+
+def put_back(logits: Logits, block: slice, part_RV: Tensor) -> None:
+    """What became of a block, where that was a copy."""
+    for here, there in pairs(logits, block, part_RV):
+        if here.data_ptr() != there.data_ptr():
+            here.copy_(there)
+
+
+def pairs(logits: Logits, block: slice, part_RV: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """A block's logits where they lie, and the same ones in `part_RV`."""
+    return iter([(logits[block], part_RV)]) if isinstance(logits, Tensor) else logits.pairs(block, part_RV)
+
+
+def of_rows(target: Part, rows: Rows, sequences: int) -> AnyTarget:
+    return replace(target.rows(rows), sequences=sequences)

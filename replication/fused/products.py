@@ -1,0 +1,166 @@
+"""The products of hidden states and output head: logits, and what a gradient in the logits is to each of the two.
+
+They run in one precision; what is added up of them is at least float32 (a bf16 sum loses its small terms). A head in
+another precision is converted a strip of rows at a time: a copy of it would cost more to make than to use.
+
+Logits are one matrix, [M, V], or `Folded`: where the head's gradient will stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from replication.machine.memory import spacious
+
+# rows of the head that are converted at a time: few enough for a processor's cache, many enough to fill a GPU
+STRIP = {"cpu": 2**10, "cuda": 2**13}
+# and where nothing is converted: logits of few positions come an eighth faster by so many classes than by 4,096, and
+# slowest all at once
+WHOLE = {"cpu": 2**9, "cuda": 2**30}
+
+
+class Folded:
+    """Logits of M positions in memory [V, D] of the head's gradient, M <= D, so that they take none of their own.
+
+    Those of a strip of S classes, [M, S], lie where the gradient of the strip's rows, [S, D], will take their place.
+    """
+
+    def __init__(self, memory_VD: Tensor, positions: int, rows: int) -> None:
+        self.memory_VD, self.positions, self.rows = memory_VD, positions, rows
+        self.shape, self.dtype, self.device = (positions, len(memory_VD)), memory_VD.dtype, memory_VD.device
+
+    def strip(self, classes: slice) -> Tensor:
+        """[M, S], of one of the strips."""
+        memory_SD = self.memory_VD[classes]
+        return memory_SD.view(-1)[: self.positions * len(memory_SD)].view(self.positions, len(memory_SD))
+
+    def pairs(self, block: slice, room_RV: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same logits of a block of positions, here and in `room_RV`: of all whole strips, and of what is left."""
+        (positions, classes), rows = self.shape, self.rows
+        whole = classes - classes % rows
+        if whole:
+            memory_TX = self.memory_VD[:whole].view(whole // rows, -1)[:, : positions * rows]
+            here_MTS = memory_TX.unflatten(1, (positions, rows)).transpose(0, 1)
+            yield here_MTS[block], room_RV[:, :whole].unflatten(1, (-1, rows))
+        if whole < classes:
+            yield self.strip(slice(whole, classes))[block], room_RV[:, whole:]
+
+
+Logits = Tensor | Folded
+
+
+class Products:
+    """Of one batch with its head. N positions come M at a time; S rows of the head are a strip."""
+
+    def __init__(self, weight_VD: Tensor, bias_V: Tensor | None, precision: torch.dtype) -> None:
+        device = weight_VD.device.type
+        # a GPU has the room for a copy, and would wait for every strip
+        self.weight_VD = weight_VD.to(precision) if device == "cuda" else weight_VD
+        self.bias_V, self.precision, self.given = bias_V, precision, weight_VD.dtype
+        self.room_NV: Tensor | None = None
+        self.sum_VD: Tensor | None = None
+        self.whole = self.weight_VD.dtype == precision
+        self.rows = STRIP[device]
+        # used again for every strip: fresh memory of this size costs as much as the products
+        strip = (0 if precision == sums(precision) else self.rows, weight_VD.shape[1])
+        self.narrow_SD = weight_VD.new_empty(strip, dtype=precision)
+        self.wide_SD = weight_VD.new_empty(strip, dtype=sums(precision))
+
+    def strips(self) -> Iterator[tuple[slice, Tensor]]:
+        """The head in the precision of the products."""
+        rows = WHOLE[self.weight_VD.device.type] if self.whole else self.rows
+        for start in range(0, len(self.weight_VD), rows):
+            strip = slice(start, start + rows)
+            weight_SD = self.weight_VD[strip]
+            yield strip, weight_SD if self.whole else self.narrow_SD[: len(weight_SD)].copy_(weight_SD)
+
+    def logits(self, hidden_MD: Tensor) -> Tensor:
+        """[M, V], where the logits of the M before stood."""
+        if self.room_NV is None or len(self.room_NV) < len(hidden_MD):
+            self.room_NV = spacious((len(hidden_MD), len(self.weight_VD)), self.precision, hidden_MD.device)
+        logits_MV = self.room_NV[: len(hidden_MD)]
+        for strip, weight_SD in self.strips():
+            torch.mm(hidden_MD, weight_SD.T, out=logits_MV[:, strip])
+        if self.bias_V is not None:
+            logits_MV += self.bias_V
+        return logits_MV
+
+    def foldable(self, chunk: int) -> bool:
+        """Whether the head's gradient has the logits' precision, and room for more of them than so many bytes.
+
+        A GPU has memory for as many positions as it can work on at once.
+        """
+        alike = self.whole and self.precision == sums(self.precision)
+        size = self.weight_VD.numel() * self.precision.itemsize
+        return alike and size > chunk and self.weight_VD.device.type == "cpu"
+
+    def folded(self, hidden_MD: Tensor) -> Folded:
+        """[M, V], where the head's gradient will stand. M <= D; head, products and gradient have one precision."""
+        memory_VD = spacious(self.weight_VD.shape, self.precision, hidden_MD.device)
+        logits = Folded(memory_VD, len(hidden_MD), WHOLE[hidden_MD.device.type])
+        for strip, weight_SD in self.strips():
+            logits_MS = torch.mm(hidden_MD, weight_SD.T, out=logits.strip(strip))
+            if self.bias_V is not None:
+                logits_MS += self.bias_V[strip]
+        return logits
+
+    def of_hidden(self, gradient: Logits) -> Tensor:
+        """The gradient in the hidden states, [M, D], from that in their logits."""
+        if self.whole and isinstance(gradient, Tensor):
+            return gradient @ self.weight_VD
+        shape = (gradient.shape[0], self.weight_VD.shape[1])
+        summed_MD = self.weight_VD.new_zeros(shape, dtype=sums(self.precision))
+        for strip, weight_SD in self.strips():
+            if isinstance(gradient, Folded):
+                summed_MD.addmm_(gradient.strip(strip), weight_SD)
+            else:
+                summed_MD += gradient[:, strip] @ weight_SD
+        return summed_MD
+
+    def of_bias(self, gradient: Logits) -> Tensor:
+        """The gradient in the bias, [V]."""
+        if isinstance(gradient, Tensor):
+            return gradient.sum(0, dtype=sums(self.precision))
+        return torch.cat([gradient.strip(strip).sum(0) for strip, _ in self.strips()])
+
+    def add_of_head(self, gradient: Logits, hidden_MD: Tensor) -> None:
+        """To `sum_VD`, the gradient in the head over all chunks, goes that of this one; folded ones are the first."""
+        if isinstance(gradient, Tensor):
+            self.add_of_matrix(gradient, hidden_MD)
+            return
+        self.sum_VD = gradient.memory_VD
+        # the cache is its place; from there a strip's gradient goes where the strip's logits are used up
+        room_SD = self.sum_VD.new_empty(gradient.rows, self.sum_VD.shape[1])
+        for strip, weight_SD in self.strips():
+            part_SD = room_SD[: len(weight_SD)]
+            self.sum_VD[strip].copy_(torch.mm(gradient.strip(strip).T, hidden_MD, out=part_SD))
+
+    def add_of_matrix(self, gradient_MV: Tensor, hidden_MD: Tensor) -> None:
+        if first := self.sum_VD is None:
+            self.sum_VD = spacious(self.weight_VD.shape, sums(self.precision), hidden_MD.device)
+        assert self.sum_VD is not None
+        if self.precision == self.sum_VD.dtype:
+            beta = 0 if first else 1  # 0: what stands there is not read
+            torch.addmm(self.sum_VD, gradient_MV.T, hidden_MD, beta=beta, out=self.sum_VD)
+            return
+        # never a product as large as the head
+        for sum_SD, gradient_MS in zip(self.sum_VD.split(self.rows), gradient_MV.split(self.rows, 1), strict=True):
+            product_SD = torch.mm(gradient_MS.T, hidden_MD, out=self.narrow_SD[: len(sum_SD)])
+            if first:
+                sum_SD.copy_(product_SD)
+            else:
+                sum_SD += self.wide_SD[: len(sum_SD)].copy_(product_SD)
+
+    def of_head(self) -> Tensor:
+        """The gradient in the head, [V, D], in the head's own precision."""
+        if self.sum_VD is None:
+            return torch.zeros_like(self.weight_VD, dtype=self.given)
+        return self.sum_VD.to(self.given)
+
+
+def sums(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which numbers of `dtype` are added up."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,0 +1,161 @@
+"""Models by role: transformers' Llama and Qwen2, built, saved, loaded, and brought to one output width."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from replication.experiment.scale import Role
+from replication.fused.head import Head
+
+CONFIGURATIONS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+# settings that change no logit: where the model came from, what is kept beside the logits, which tokens end a text
+UNDECISIVE = (
+    *("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache", "return_dict"),
+    *("output_attentions", "output_hidden_states", "bos_token_id", "eos_token_id", "pad_token_id", "model_type"),
+)
+
+
+def build(role: Role, vocabulary: int, length: int, end_of_text: int, seed: int) -> PreTrainedModel:
+    """A freshly initialised model of this shape; equal seeds give equal weights."""
+    configuration = CONFIGURATIONS[role.family](
+        vocab_size=vocabulary,
+        hidden_size=role.width,
+        intermediate_size=role.ffn,
+        num_hidden_layers=role.layers,
+        num_attention_heads=role.heads,
+        num_key_value_heads=role.kv_heads,
+        max_position_embeddings=length,
+        tie_word_embeddings=role.tied,
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
+        use_cache=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # transformers initialises from the global generator only
+        return AutoModelForCausalLM.from_config(configuration)
+
+
+def load(name_or_path: str | Path) -> PreTrainedModel:
+    """A Hugging Face causal LM by name or path. ValueError, one line, if it cannot be had."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"Cannot load the model {str(name_or_path)!r}: {reason} Give a role of the scale, a folder written by "
+            "save_pretrained, or a Hugging Face name that this machine can reach."
+        ) from None
+
+
+def precise_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """In place: float32, whatever the file holds, or float64 where it holds that."""
+    return model if model.dtype == torch.float64 else model.float()
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """16 hex digits over every weight and every setting that is not its family's default.
+
+    Settings that no logit depends on do not count, so that another version of transformers changes nothing.
+    """
+    stated = model.config.to_diff_dict()
+    decisive = {key: value for key, value in stated.items() if key not in UNDECISIVE}
+    return digest_of({"model_type": model.config.model_type, **decisive}, model)
+
+
+def first_fingerprint(model: PreTrainedModel) -> str:
+    """What caches written before the second kind call their teacher: every weight, but few of the settings."""
+    stated = model.config.to_dict()
+    keys = ("model_type", "vocab_size", "num_hidden_layers", "rope_parameters")
+    return digest_of({key: stated.get(key) for key in keys}, model)
+
+
+def digest_of(settings: dict[str, Any], model: PreTrainedModel) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The stack of equal layers: what is compiled and what is sharded. ValueError for a model without one."""
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ValueError(
+            f"{type(model).__name__} keeps its layers elsewhere than in .layers: run it with COMPILE=0 and SHARDED=0."
+        )
+    return layers
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """In place; equal layers are compiled once."""
+    for layer in layers_of(model):
+        layer.compile()
+
+
+def parameters(model: PreTrainedModel) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def hidden_of(model: PreTrainedModel, tokens_BL: Tensor) -> Tensor:
+    """[B, L, D] states before the output head."""
+    return model.base_model(input_ids=tokens_BL, use_cache=False).last_hidden_state
+
+
+def head_of(model: PreTrainedModel, vocabulary: int) -> Head:
+    """The output head over exactly the tokenizer's classes; for models whose head `is_linear`."""
+    linear = model.get_output_embeddings()
+    bias_V = getattr(linear, "bias", None)
+    if len(linear.weight) == vocabulary:
+        return Head(linear.weight, bias_V)
+    return Head(linear.weight[:vocabulary], None if bias_V is None else bias_V[:vocabulary])
+
+
+@torch.no_grad()
+def is_linear(model: PreTrainedModel, vocabulary: int) -> bool:
+    """Whether the logits are the head times the hidden states and nothing else; found by looking, not by names.
+
+    Some families cap or scale their logits, or project the states first: those are trained from their logits.
+    """
+    if not isinstance(model.get_output_embeddings(), nn.Linear):
+        return False
+    device = next(model.parameters()).device
+    tokens_BL = torch.arange(min(16, vocabulary), device=device)[None]
+    was_training = model.training
+    model.eval()
+    try:
+        logits_BLV = to_width(model(input_ids=tokens_BL).logits, vocabulary, model.name_or_path)
+        hidden_BLD = hidden_of(model, tokens_BL)
+        if hidden_BLD.shape[-1] != model.get_output_embeddings().weight.shape[1]:
+            return False
+        return torch.allclose(head_of(model, vocabulary)(hidden_BLD), logits_BLV, rtol=1e-3, atol=1e-3)
+    finally:
+        model.train(was_training)
+
+
+def logits_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> Tensor:
+    """[B, L, V] logits over exactly the tokenizer's classes, in the precision of the surrounding autocast."""
+    return to_width(model(input_ids=tokens_BL).logits, vocabulary, model.name_or_path or type(model).__name__)
+
+
+def to_width(logits_BLV: Tensor, vocabulary: int, whose: str) -> Tensor:
+    """Logits over the tokenizer's classes.
+
+    One family often pads its output to different widths (151,936 and 152,064 over one tokenizer). Classes beyond the
+    tokenizer are no token and are dropped; a model that lacks tokens is refused. Nothing is ever padded with zeros,
+    which would be probability mass.
+    """
+    width = logits_BLV.shape[-1]
+    if width < vocabulary:
+        raise ValueError(
+            f"{whose} has {width} output classes, but the tokenizer has {vocabulary} tokens: it cannot predict "
+            f"{vocabulary - width} of them. Use the tokenizer this model was trained with."
+        )
+    return logits_BLV[..., :vocabulary]

@@ -1,0 +1,1 @@
+"""What to run, in which order, and what it will take on this machine or another."""

@@ -1,0 +1,70 @@
+"""Plan: the runs behind an exhibit, in the order they depend on each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from paper_tables import spec
+from replication.experiment.measurements import DOWNLOADED, UNTAUGHT
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run, students
+from replication.experiment.scale import Scale
+from replication.training.needs import Need
+
+
+@dataclass
+class Plan:
+    """Every run once, by id: equal rows of different exhibits are one run."""
+
+    teachers: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    def add(self, run: Run) -> None:
+        if run.teacher is not None and run.recipe.probe not in UNTAUGHT:
+            self.teachers |= {each.id: each for each in [*students(run.teacher), run.teacher]}
+        for student in students(run):
+            self.add(student)
+        self.runs[run.id] = run
+
+    @property
+    def needs(self) -> list[Need]:
+        """The caches that these runs read."""
+        return [Need(run) for run in self.runs.values() if run.recipe.reads_cache]
+
+
+def plan(exhibits: Iterable[str], scale: Scale, seeds: Iterable[int]) -> Plan:
+    """Raises ValueError naming exhibit and row for a recipe that does not make sense."""
+    found = Plan()
+    for name in exhibits:
+        exhibit = spec.load(name)
+        if exhibit.status == "published":
+            raise ValueError(f"{name} cannot be run yet: {exhibit.why}")
+        for seed in seeds:
+            for row in exhibit.rows:
+                for recipe in recipes_of(exhibit, row):
+                    try:
+                        found.add(Run(parse(recipe), scale, seed))
+                    except ValueError as error:
+                        raise ValueError(f"{name}.toml, row {row.label!r}: {error}") from None
+    return found
+
+
+def recipes_of(exhibit: spec.Exhibit, row: spec.Row) -> list[dict[str, object]]:
+    """The recipes behind the row's cells, each once."""
+    found: list[dict[str, object]] = []
+    for column in exhibit.columns:
+        recipe = exhibit.recipe_of_cell(row, column)
+        if recipe is not None and "toy" not in recipe and recipe not in found and asked_for(exhibit, column):
+            found.append(recipe)
+    return found
+
+
+def asked_for(exhibit: spec.Exhibit, column: spec.Column) -> bool:
+    """Downstream tasks are a download, so beside other columns they are run only where TASK_DATA names their data; a
+    judge costs money, so it is asked only where JUDGE_URL says where it is."""
+    if column.probe == "judged":
+        return bool(os.environ.get("JUDGE_URL"))
+    alone = all(other.probe in (*DOWNLOADED, "judged") for other in exhibit.columns)
+    return column.probe not in DOWNLOADED or alone or bool(os.environ.get("TASK_DATA"))

@@ -1,0 +1,1 @@
+"""Where words become weights: a run's data, its teacher, its targets, the one loop."""

@@ -1,0 +1,130 @@
+"""The cache that a run reads: its folder, its rows, its header, and what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from replication.axes.targets.base import SparseTarget, Target
+from replication.cache.manifest import Expected, Header, check, read_manifest
+from replication.cache.manifest import Target as TargetEntry
+from replication.cache.verify import verify
+from replication.data.packing import Packing, positions_in
+from replication.experiment.identity import plain
+from replication.experiment.recipe import Different
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.seeds import seed_for
+from replication.training.run_data import Data, order_of
+
+# model and supervision are imported where a model is used: transformers takes seconds, and a plan needs none of it
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Need:
+    """The cache a run reads: which target, over which rows of which packing."""
+
+    run: Run
+
+    @property
+    def target(self) -> Target:
+        assert self.run.recipe.target.stored is not None
+        return self.run.recipe.target.stored
+
+    @property
+    def sequences(self) -> int:
+        """Training sequences of the run; those beyond one epoch are the first ones again."""
+        return self.run.steps * self.run.role.optimiser.batch
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the teacher pass: caches that share it are written together."""
+        run = self.run
+        scored = run.recipe.samples.score is not None  # by the student, who so decides which rows are cached
+        return {
+            **({"student": run.recipe.student} if scored else {}),
+            "teacher": run.teacher.id if run.teacher else run.recipe.teacher,
+            "text": run.recipe.text,
+            "scale": run.scale.name,
+            "seed": run.seed,
+            "length": run.length,
+            "sequences": self.sequences,
+            "samples": plain(run.recipe.samples),
+            "alignment": plain(run.recipe.alignment),
+        }
+
+    def folder(self, machine: Machine) -> Path:
+        stored = plain(self.target)
+        key = json.dumps({**self.identity, "target": stored}, sort_keys=True)
+        words = "-".join(
+            [stored["name"].lower(), *(f"{name}{value}" for name, value in stored.items() if name != "name")]
+        )
+        name = f"{words}-s{self.run.seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        return machine.artifacts / self.run.scale.name / "caches" / name
+
+    def rows(self, data: Data) -> tuple[Packing, np.ndarray]:
+        """The packing that the teacher reads, and its rows that are cached, ascending."""
+        mine = np.sort(order_of(self.run, data)[: self.sequences])
+        alignment = self.run.recipe.alignment
+        if not isinstance(alignment, Different):
+            return data.train, mine
+        length = self.run.scale.length(alignment.teacher_length)
+        other = data.repack(seed_for(self.run.seed, "another order") % 2**31, length)
+        positions = positions_in(other, data.train, mine)
+        return other, np.unique(positions[positions >= 0] // length)
+
+    def header(self, data: Data, teacher: PreTrainedModel) -> Header:
+        from replication.model.decoder import fingerprint
+
+        packing, rows_S = self.rows(data)
+        stored = plain(self.target)
+        whole = np.array_equal(rows_S, np.arange(len(rows_S)))
+        chosen = "" if whole else "-" + hashlib.sha256(rows_S.tobytes()).hexdigest()[:16]
+        return Header(
+            teacher=fingerprint(teacher),
+            tokenizer=data.tokenizer.fingerprint,
+            packing=packing.fingerprint + chosen,
+            target=TargetEntry(name=stored.pop("name"), fields=stored),
+            seed=self.run.seed,
+            vocabulary=data.tokenizer.vocabulary,
+            length=packing.length,
+        )
+
+    def expected(self, data: Data, teacher: PreTrainedModel) -> Expected:
+        from replication.model.decoder import first_fingerprint
+
+        header = self.header(data, teacher)
+        return Expected(**dict(header) | {"teacher": (header.teacher, first_fingerprint(teacher))})
+
+    def problems(self, folder: Path, data: Data, teacher: PreTrainedModel, machine: Machine) -> list[str]:
+        """What `verify` finds in a cache that should serve this run: bytes, origin, and a sample drawn again."""
+        from replication.model.decoder import logits_of
+        from replication.training.supervision import drawn
+
+        machine = machine.at(self.run.scale.precision)
+        packing, rows_S = self.rows(data)
+        try:
+            check(read_manifest(folder), self.expected(data, teacher))
+        except ValueError as error:
+            return [str(error)]
+
+        @torch.no_grad()
+        def recompute(sequences_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            indices_B = rows_S[sequences_B]
+            rows = torch.from_numpy(packing.rows(indices_B)).to(machine.device)
+            with machine.precision():
+                logits_BLV = logits_of(teacher, rows[:, :-1], packing.vocabulary)
+            target = drawn(self.target, logits_BLV, rows[:, 1:], indices_B, self.run.seed)
+            assert isinstance(target, SparseTarget)
+            ids_BLK = target.ids_NK.view(len(indices_B), packing.length, -1).cpu().numpy()
+            return ids_BLK, target.weights_NK.view(ids_BLK.shape).cpu().numpy()
+
+        return verify(folder, recompute=recompute)

@@ -1,0 +1,88 @@
+"""The text of a run as the model reads it, and the order in which it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from replication.data.chat import TEMPLATE
+from replication.data.conversations import open_conversations
+from replication.data.corpus import open_corpus
+from replication.data.packed_conversations import SPLITS, Conversations, pack_conversations
+from replication.data.packing import Packing, pack, validation
+from replication.data.tokenizer import Tokenizer, open_tokenizer
+from replication.experiment.lineage import Instructed, SameText
+from replication.experiment.run import Run, Scores
+from replication.seeds import generator
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text of a run, as the model reads it."""
+
+    corpus: dict[str, Any]  # name and fingerprint, for the record
+    tokenizer: Tokenizer
+    train: Packing
+    validation: Packing
+    repack: Any  # (seed, length) -> Packing of the same documents
+    conversations: Conversations | None = None  # of a student that is tuned
+    held_out: Conversations | None = None
+    scores: Scores | None = None  # where the run's samples go by some
+
+    @property
+    def training_rows(self) -> Packing | Conversations:
+        """What the training steps read."""
+        return self.train if self.conversations is None else self.conversations
+
+
+def order_of(run: Run, data: Data) -> np.ndarray:
+    """The training rows in training order, once through; a longer budget goes through them again."""
+    samples = run.recipe.training_recipe.samples
+    scores_S = torch.full((len(data.training_rows),), torch.nan)
+    if samples.score is not None:
+        assert data.scores is not None, "what reads the rows of a run has its data scored first (training/scores.py)"
+        scores_S = torch.from_numpy(data.scores.values_S)
+    return samples(scores_S, generator(run.seed, "samples")).numpy()
+
+
+def data_for(run: Run, artifacts: Path) -> Data:
+    if isinstance(run.recipe.tuning, Instructed) and run.recipe.probe == "train":  # its probes read none of it again
+        return with_conversations(run, run.recipe.tuning, artifacts)
+    corpus = open_corpus(run.scale.corpus_of(run.recipe.text))
+    folder, background = artifacts / "text", run.recipe.background
+    if isinstance(background, SameText) or not run.tokenizer.startswith("bpe:"):
+        tokenizer = open_tokenizer(run.tokenizer, corpus, folder)
+    else:  # made here, from what the teacher read first
+        tokenizer = open_tokenizer(run.tokenizer, open_corpus(run.scale.corpus_of(background.text)), folder)
+    return Data(
+        corpus={"name": corpus.name, "fingerprint": corpus.fingerprint},
+        tokenizer=tokenizer,
+        train=pack(corpus, tokenizer, run.seed, run.length, folder),
+        validation=validation(corpus, tokenizer, run.length, folder),
+        repack=lambda seed, length: pack(corpus, tokenizer, seed, length, folder),
+    )
+
+
+def with_conversations(run: Run, tuning: Instructed, artifacts: Path) -> Data:
+    assert run.start is not None
+    data = data_for(run.start, artifacts)
+    found = open_conversations(run.scale.corpus_of(tuning.text))
+    train, held_out = (
+        pack_conversations(found, split, data.tokenizer, run.seed, run.length, artifacts / "text") for split in SPLITS
+    )
+    return replace(
+        data,
+        corpus={
+            **data.corpus,
+            "conversations": f"{found.name} ({found.fingerprint})",
+            "count": train.count,
+            "cut": train.cut,
+        },
+        tokenizer=replace(data.tokenizer, chat_template=TEMPLATE),
+        conversations=train,
+        held_out=held_out,
+    )

@@ -1,0 +1,54 @@
+"""A student and its loss as one module: what DistributedDataParallel and FSDP wrap, and what one step calls."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from replication.axes.loss import distillation_loss, signals_of
+from replication.axes.signals import Signals
+from replication.axes.targets.base import AnyTarget, one_hot
+from replication.axes.targets.drawing import Randomness
+from replication.experiment.recipe import Recipe
+from replication.fused.head import TeacherStates
+from replication.fused.loss import fused_loss, fused_signals_of
+from replication.model.decoder import head_of, hidden_of, is_linear, logits_of
+
+
+class Student(nn.Module):
+    """`student(tokens, labels, target, progress)` is the recipe's loss; no N x V logits where the head is linear.
+
+    `positions` is the recipe's policy or, of one that learns from step to step, its state.
+    """
+
+    def __init__(self, model: PreTrainedModel, recipe: Recipe, vocabulary: int) -> None:
+        super().__init__()
+        self.model, self.recipe, self.vocabulary = model, recipe, vocabulary
+        self.fused = is_linear(model, vocabulary)
+        self.positions = recipe.positions.begun(next(model.parameters()).device)
+
+    def forward(
+        self,
+        tokens_BL: Tensor,
+        labels_BL: Tensor,
+        target: AnyTarget | TeacherStates,
+        progress: float,
+        generator: Randomness | None = None,
+    ) -> Tensor:
+        how = (self.recipe.divergence, self.positions, *self.recipe.schedule(progress), progress, generator)
+        if self.fused:
+            states_BLD, head = hidden_of(self.model, tokens_BL), head_of(self.model, self.vocabulary)
+            return fused_loss(states_BLD, head, labels_BL, target, *how)
+        logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
+        whole = target.whole() if isinstance(target, TeacherStates) else target
+        return distillation_loss(logits_BLV, labels_BL, whole, *how)
+
+    @torch.no_grad()
+    def signals(self, wanted: tuple[str, ...], tokens_BL: Tensor, labels_BL: Tensor) -> Signals:
+        """Those that look at the student's logits, as it stands."""
+        nothing = one_hot(labels_BL.flatten())
+        if self.fused:
+            states_BLD, head = hidden_of(self.model, tokens_BL), head_of(self.model, self.vocabulary)
+            return fused_signals_of(wanted, states_BLD, head, labels_BL, nothing)
+        return signals_of(wanted, logits_of(self.model, tokens_BL, self.vocabulary), labels_BL, nothing)

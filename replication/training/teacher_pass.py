@@ -1,0 +1,115 @@
+"""The teacher pass that fills caches: one writes every target that runs over the same text will need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from replication.axes.targets.base import SparseTarget, Target
+from replication.cache.crew import spare_workers
+from replication.cache.manifest import Compression
+from replication.cache.part import WHOLE, Part
+from replication.cache.writer import BATCH, SHARD, Writer
+from replication.data.packing import frequencies
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.model.decoder import logits_of
+from replication.training.needs import Need
+from replication.training.run_data import Data, data_for, order_of
+from replication.training.supervision import drawn
+from replication.training.weights import teacher_for
+
+
+def build(needs: Iterable[Need], machine: Machine, part: Part = WHOLE, compression: Compression = "none") -> list[Path]:
+    """Write every cache that is not there yet; give all folders. Teacher passes are shared. Resumes after a kill.
+
+    One part of several writes its shards only, of every cache: such jobs run at the same time, twice or again, in any
+    order. Building the whole afterwards computes what is missing and writes the manifests.
+    """
+    by_folder = {need.folder(machine): need for need in needs}
+    groups: dict[str, dict[Path, Need]] = {}
+    for folder, need in by_folder.items():
+        if not (folder / "manifest.json").exists():
+            groups.setdefault(json.dumps(need.identity, sort_keys=True), {})[folder] = need
+    for group in groups.values():
+        teacher_pass(group, machine, part, compression)
+    return list(by_folder)
+
+
+@torch.no_grad()
+def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compression: Compression) -> None:
+    """One forward pass over the rows that any of these caches still lacks in this part."""
+    from replication.training.scores import scored
+
+    some = next(iter(group.values()))
+    machine = machine.at(some.run.scale.precision)
+    data = scored(some.run, data_for(some.run, machine.artifacts), machine)
+    teacher = teacher_for(some.run, machine)
+    packing, rows_S = some.rows(data)
+    frequencies_V = frequencies(packing) if compression == "unigram" else None
+    workers = -(-spare_workers() // len(group))
+    with ExitStack() as stack:
+        writers = {
+            folder: stack.enter_context(
+                Writer(
+                    folder, need.header(data, teacher), len(rows_S), SHARD, workers, part, compression, frequencies_V
+                )
+            )
+            for folder, need in group.items()
+        }
+        lacking = {folder: {index for span in writer.missing() for index in span} for folder, writer in writers.items()}
+        starts = [
+            start for start in range(0, len(rows_S), BATCH) if any(start in missing for missing in lacking.values())
+        ]
+        for start in tqdm(
+            in_turn(starts, workers), desc=f"caching {len(group)} targets", unit="batch", mininterval=1.0
+        ):
+            indices_B = rows_S[start : start + BATCH]
+            rows = torch.from_numpy(packing.rows(indices_B)).to(machine.device)
+            with machine.precision():
+                logits_BLV = logits_of(teacher, rows[:, :-1], packing.vocabulary)
+            for folder, need in group.items():
+                if start in lacking[folder]:
+                    target = drawn(need.target, logits_BLV, rows[:, 1:], indices_B, need.run.seed)
+                    assert isinstance(target, SparseTarget)
+                    put(writers[folder], start, need.target, target, packing.length)
+
+
+def in_turn(starts: list[int], workers: int) -> list[int]:
+    """The batches in the order of their shards, of as many shards in turn as there are workers, each with its own."""
+    place = {shard: place for place, shard in enumerate(sorted({start // SHARD for start in starts}))}
+    return sorted(starts, key=lambda start: (place[start // SHARD] // max(1, workers), start % SHARD, start))
+
+
+def put(writer: Writer, start: int, wanted: Target, target: SparseTarget, length: int) -> None:
+    ids_BLK = target.ids_NK.view(-1, length, target.ids_NK.shape[1]).cpu().numpy()
+    weights_BLK = target.weights_NK.view(ids_BLK.shape).cpu().numpy()
+    writer.put(start, ids_BLK, weights_BLK, wanted.lengths(target).view(ids_BLK.shape[:2]).cpu().numpy())
+
+
+@torch.no_grad()
+def probabilities(run: Run, data: Data, positions: int, machine: Machine) -> Tensor:
+    """The teacher's next-token distributions at the first positions of the run's training order, [N, V] float32.
+
+    Whole sequences: `positions` or a few more. ValueError where the text has fewer. Holds four bytes a class.
+    """
+    rows_R = order_of(run, data)[: -(-positions // data.train.length)]
+    if len(rows_R) * data.train.length < positions:
+        raise ValueError(
+            f"{positions:,} positions are more than the {len(rows_R) * data.train.length:,} of the text; ask for fewer."
+        )
+    machine = machine.at(run.scale.precision)
+    teacher, found = teacher_for(run, machine), []
+    for indices_B in np.split(rows_R, range(BATCH, len(rows_R), BATCH)):
+        rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
+        with machine.precision():
+            logits_BLV = logits_of(teacher, rows[:, :-1], data.tokenizer.vocabulary)
+        found.append(logits_BLV.float().softmax(-1).flatten(0, 1))
+    return torch.cat(found)
