@@ -108,7 +108,7 @@ class Killed(BaseException):
 
 
 class Stage:
-    """Runs at the scale of rehearsals, in float64; each is done once, whoever asks for it."""
+    """Runs at the scale of rehearsals, in torch's default precision; each is done once, whoever asks for it."""
 
     def __init__(self, folder: Path, autocast: bool = False) -> None:
         self.folder = folder
@@ -168,10 +168,10 @@ def killed_after(steps: int) -> Iterator[None]:
 
 
 @contextmanager
-def in_float64() -> Iterator[None]:
-    """What is not said to be of another precision is float64: models, sums, weights of positions."""
+def of_default(precision: torch.dtype) -> Iterator[None]:
+    """What is not said to be of another precision has this one: models, sums, weights of positions."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(precision)
     try:
         yield
     finally:
