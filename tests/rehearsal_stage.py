@@ -21,7 +21,7 @@ from replication.experiment.run import Run
 from replication.experiment.scale import Scale, load_scale
 from replication.machine.device import CPU, Machine
 from replication.planning.plan import Plan
-from replication.records import record
+from replication.records import provenance
 from replication.records.record import record_of
 from replication.records.source_hint import Digests
 from replication.training.loop import Training
@@ -109,7 +109,7 @@ class Killed(BaseException):
 
 
 class Stage:
-    """Runs at the scale of rehearsals, in float64; each is done once, whoever asks for it."""
+    """Runs at the scale of rehearsals, in torch's default precision; each is done once, whoever asks for it."""
 
     def __init__(self, folder: Path, autocast: bool = False) -> None:
         self.folder = folder
@@ -130,7 +130,7 @@ class Stage:
         wanted.add(run)
         for each in (wanted.teachers | wanted.runs).values():
             self.used |= {*PARTS, *components_of(each.recipe), *components_of(each.recipe.training_recipe)}
-        with patch.object(record, "digests", return_value=NO_DIGESTS):  # of source text: half of a small run's time
+        with patch.object(provenance, "digests", return_value=NO_DIGESTS):  # of source text: half of a small run's time
             for teacher in wanted.teachers.values():
                 self.interrupted(teacher)
             build(wanted.needs, self.machine)
@@ -169,10 +169,10 @@ def killed_after(steps: int) -> Iterator[None]:
 
 
 @contextmanager
-def in_float64() -> Iterator[None]:
-    """What is not said to be of another precision is float64: models, sums, weights of positions."""
+def of_default(precision: torch.dtype) -> Iterator[None]:
+    """What is not said to be of another precision has this one: models, sums, weights of positions."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(precision)
     try:
         yield
     finally:

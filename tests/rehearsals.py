@@ -16,13 +16,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from replication.execution.execute import PROBES as MEASURED
 from replication.experiment.measurements import PROBES
 from replication.experiment.recipe import AXES
 from replication.experiment.suites import SUITES
 from replication.records.numerics import SHARED, of_class, of_module
 from tests import rehearsal_axes, rehearsal_parts, rehearsal_toys
-from tests.rehearsal_stage import Stage, in_float64
+from tests.rehearsal_stage import Stage, of_default
 from toy.study import STUDIES
 
 FILE = Path(__file__).with_name("rehearsals.json")
@@ -142,7 +144,7 @@ def logged() -> dict[str, Any]:
 def main() -> int:
     """Add what is missing. 1 where an entry that is there says otherwise, and nothing is written then."""
     known, added, problems = logged(), {}, []
-    with tempfile.TemporaryDirectory() as folder, in_float64():
+    with tempfile.TemporaryDirectory() as folder, of_default(torch.float64):
         stage = Stage(Path(folder) / "stage")
         for component in components():
             if component in UNREHEARSED:

@@ -57,7 +57,7 @@ def at_random_moments(folder: Path, workers: int = 0, wanted: int = KILLS) -> No
                 kills += 1
                 halfway += 0 < len(list(directory.glob("shard-*.bin"))) < SEQUENCES // IN_SHARD
         write(directory, 0)
-        assert files(directory) == files(folder / "once"), rounds
+        assert held(directory) == held(folder / "once"), rounds
         assert verify(directory) == []
         rounds += 1
     assert halfway >= wanted // 2, halfway  # the kills fell into the writing, not before or after it
@@ -78,7 +78,7 @@ def at_every_step(folder: Path) -> None:
         died = os.WIFSIGNALED(status)
         assert died or status == 0, f"step {step} of the writer failed"
         write(directory, 0, sequences=5)
-        assert files(directory) == files(folder / "once"), step
+        assert held(directory) == held(folder / "once"), step
         step += 1
     assert step > 20, step  # five files of several steps each
 
@@ -161,7 +161,7 @@ def write(directory: Path, pause: float, sequences: int = SEQUENCES, workers: in
                 time.sleep(pause)
 
 
-def files(directory: Path) -> dict[str, bytes]:
+def held(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
