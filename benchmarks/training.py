@@ -33,11 +33,11 @@ from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
 from replication.model.decoder import build as new_model
 from replication.model.decoder import logits_of
-from replication.training.loop import Training
 from replication.training.needs import Need
 from replication.training.run_data import Data, data_for
 from replication.training.supervision import drawn
 from replication.training.teacher_pass import build, put
+from replication.training.training import Training
 from replication.training.weights import model_folder, teacher_for
 
 SHARPNESS = 14.0  # times a fresh head

@@ -28,10 +28,10 @@ from replication.fused.head import Head, TeacherStates
 from replication.model.decoder import logits_of
 from replication.probes import speculative
 from replication.seeds import generator
-from replication.training.loop import Training
 from replication.training.needs import Need
 from replication.training.optimiser import learning_rate
 from replication.training.run_data import data_for, order_of
+from replication.training.training import Training
 from replication.training.weights import starting_point, teacher_for
 from tests.rehearsal_stage import Stage
 

@@ -24,8 +24,8 @@ from replication.planning.plan import Plan
 from replication.records import provenance
 from replication.records.record import record_of
 from replication.records.source_hint import Digests
-from replication.training.loop import Training
 from replication.training.teacher_pass import build
+from replication.training.training import Training
 
 WORDS = (
     "a teacher gives its student few classes of many and each weight is drawn so that nothing is lost on average while "

@@ -29,8 +29,8 @@ from replication.machine.device import this_machine
 from replication.model.decoder import build, parameters
 from replication.probes import throughput as probe
 from replication.probes.stand_in import random_text
-from replication.training.loop import Training
 from replication.training.supervision import drawn
+from replication.training.training import Training
 from tests.cases import EXAMPLES
 from tests.small import write_scale
 

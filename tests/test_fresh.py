@@ -16,8 +16,8 @@ from replication.experiment.recipe import parse
 from replication.experiment.run import Run
 from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
-from replication.training.loop import Training
 from replication.training.run_data import Data, data_for
+from replication.training.training import Training
 from replication.training.weights import teacher_for
 from tests.small import write_scale
 

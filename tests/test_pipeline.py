@@ -25,11 +25,12 @@ from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
 from replication.model.decoder import to_width
 from replication.planning.plan import plan
-from replication.training.loop import Training, supervision_of, train
+from replication.training.loop import train
 from replication.training.needs import Need
 from replication.training.run_data import data_for
 from replication.training.supervision import FromCache, FromTeacher, drawn
 from replication.training.teacher_pass import build
+from replication.training.training import Training, supervision_of
 from replication.training.weights import model_folder, teacher_for
 from tests.small import write_scale
 

@@ -12,8 +12,8 @@ import torch
 
 from replication.axes.divergences import GhostToken
 from replication.axes.targets.kept import TopK
-from replication.training.loop import Training
 from replication.training.run_data import data_for
+from replication.training.training import Training
 from tests import rehearsals
 from tests.rehearsal_stage import Stage, of_default
 from tests.rehearsals import UNREHEARSED, components, logged, perform, problem

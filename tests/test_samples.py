@@ -21,11 +21,11 @@ from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
 from replication.model.decoder import logits_of
 from replication.training import scores
-from replication.training.loop import Training
 from replication.training.needs import Need
 from replication.training.run_data import Data, data_for, order_of
 from replication.training.scores import scored
 from replication.training.teacher_pass import build
+from replication.training.training import Training
 from replication.training.weights import starting_point, teacher_for
 from tests.small import write_scale
 

@@ -28,10 +28,11 @@ from replication.experiment.scale import Optimiser, Role, load_scale
 from replication.machine.device import Machine, this_machine
 from replication.model.decoder import build, logits_of
 from replication.planning.plan import Plan
-from replication.training.loop import Training, train
+from replication.training.loop import train
 from replication.training.run_data import data_for
 from replication.training.student import Student
 from replication.training.supervision import FromResponses
+from replication.training.training import Training
 from replication.training.weights import model_folder, starting_point
 from tests.small import SCALE, write_text
 

@@ -29,7 +29,7 @@ from replication.machine.memory import forget_peak_memory, peak_memory
 from replication.planning.plan import plan
 from replication.probes import throughput as probe
 from replication.probes.stand_in import CLASSES, DRAWS, cache_of, random_text, zipf
-from replication.training.loop import Training
+from replication.training.training import Training
 from tests.planted import plant
 from tests.small import write_scale
 

@@ -77,15 +77,17 @@ MUTANTS = (
     ),
     Mutant(
         "Adam's eps 1e-7",
-        "replication/training/loop.py",
+        "replication/training/training.py",
         "weight_decay=0.0,",
         "weight_decay=0.0, eps=1e-7,",
         "optimiser",
     ),
-    Mutant("weight decay 1e-4", "replication/training/loop.py", "weight_decay=0.0,", "weight_decay=1e-4,", "optimiser"),
+    Mutant(
+        "weight decay 1e-4", "replication/training/training.py", "weight_decay=0.0,", "weight_decay=1e-4,", "optimiser"
+    ),
     Mutant(
         "rate 0.1 % higher",
-        "replication/training/loop.py",
+        "replication/training/training.py",
         'group["lr"] = rate',
         'group["lr"] = 1.001 * rate',
         "optimiser",
@@ -106,18 +108,18 @@ MUTANTS = (
     ),
     Mutant(
         "an error reworded",
-        "replication/training/loop.py",
+        "replication/training/training.py",
         "which does not divide this process's",
         "no divisor of this process's",
     ),
     Mutant(
         "an import moved",
-        "replication/training/loop.py",
+        "replication/training/training.py",
         "from replication.records.record import Record, provenance, seed_for\n",
         "from replication.records.record import seed_for\nfrom replication.records.record import Record, provenance\n",
     ),
-    Mutant("a local name changed", "replication/training/loop.py", HEEDED, HEEDED.replace("heeded", "asked")),
-    Mutant("a progress bar's interval", "replication/training/loop.py", "mininterval=2.0", "mininterval=3.0"),
+    Mutant("a local name changed", "replication/training/training.py", HEEDED, HEEDED.replace("heeded", "asked")),
+    Mutant("a progress bar's interval", "replication/training/training.py", "mininterval=2.0", "mininterval=3.0"),
     Mutant(
         "an error of TailAware reworded",
         "replication/axes/divergences.py",

@@ -21,11 +21,12 @@ from replication.model.decoder import fingerprint, load
 from replication.records.agreement import TOLERANCE, WHOLE, WORDS, Verdict, by_name, number, of_numbers
 from replication.records.record import STEPS, Record
 from replication.training.inputs import inputs_of_text
-from replication.training.loop import FIRST, Training, supervision_of
+from replication.training.loop import FIRST
 from replication.training.needs import Need
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
 from replication.training.teacher_pass import build
+from replication.training.training import Training, supervision_of
 from replication.training.weights import model_folder, teacher_for
 
 LATEST = 40  # the last step that is made again of a record that did not log each of its first ones

@@ -29,10 +29,10 @@ from replication.machine.device import Machine
 from replication.machine.memory import forget_peak_memory, peak_memory
 from replication.model.decoder import compile_layers
 from replication.probes.stand_in import cache_of, untrained
-from replication.training.loop import Training
 from replication.training.run_data import Data
 from replication.training.student import Student
 from replication.training.supervision import FromCache, FromText, Supervision, from_teacher
+from replication.training.training import Training
 
 REPETITIONS = 40  # each one step of the run and one of plain training, in turns
 WARM_UP = 3

@@ -32,6 +32,7 @@ DECISIVE = (
     "model/decoder.py",
     "training/supervision.py",
     "training/loop.py",
+    "training/training.py",
     "cache/codec.py",
     "cache/counts.py",
     "cache/water_filling.py",

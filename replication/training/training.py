@@ -1,0 +1,199 @@
+"""Training: a run under way, from one optimiser step to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from replication.axes.targets.drawing import Streams
+from replication.cache.reader import Reader
+from replication.experiment.recipe import Different
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.machine.processes import replicated, sharded, synchronised, whole
+from replication.model.checkpoint import weights_of
+from replication.model.decoder import compile_layers, fingerprint, layers_of
+from replication.training.inputs import inputs_of_text
+from replication.training.monitor import standing
+from replication.training.needs import Need
+from replication.training.optimiser import learning_rate
+from replication.training.run_data import Data, order_of
+from replication.training.student import Student
+from replication.training.supervision import (
+    FromCache,
+    FromOtherContext,
+    FromResponses,
+    FromText,
+    Prefetched,
+    Supervision,
+    from_teacher,
+    stream,
+)
+from replication.training.weights import starting_point
+
+
+class Training:
+    """A run under way: what one step needs, and `step`, how many are done."""
+
+    def __init__(
+        self,
+        run: Run,
+        data: Data,
+        teacher: PreTrainedModel | None,
+        machine: Machine,
+        supervision: Supervision | None = None,  # the run's own
+    ) -> None:
+        self.run, self.data, self.machine = run, data, machine
+        self.model = model = starting_point(run, data, machine).to(machine.device)
+        self.inputs = inputs_of_text(data)
+        # looked at before anything wraps the model
+        if run.start is not None or run.recipe.student not in run.scale.roles:
+            self.inputs["start"] = fingerprint(model)
+        if teacher is not None:
+            self.inputs["teacher"] = fingerprint(teacher)
+        student = Student(model, run.recipe.training_recipe, data.tokenizer.vocabulary)
+        self.learnt = student.positions.state  # beside the weights
+        if machine.compiled:
+            compile_layers(model)
+            if teacher is not None:
+                compile_layers(teacher)
+        self.student = (
+            sharded(student, layers_of(model), machine.world)
+            if machine.sharded
+            else replicated(student, machine.world, machine.device)
+        )
+        self.optimiser = torch.optim.AdamW(
+            self.student.parameters(),
+            lr=run.role.optimiser.peak_rate,
+            betas=(run.role.optimiser.beta1, run.role.optimiser.beta2),
+            weight_decay=0.0,  # RS-KD Table 17 says Adam and states no decay
+            fused=True,
+        )
+        self.supervision = supervision or supervision_of(run, data, teacher, machine)
+        if isinstance(self.supervision, FromCache | FromOtherContext):
+            self.inputs["cache"] = self.supervision.reader.manifest.digest
+        self.order = order_of(run, data)
+        self.step = 0
+
+    @contextmanager
+    def reading_ahead(self) -> Iterator[None]:
+        """While it lasts, a thread decodes a cache's targets of the steps to come."""
+        source = self.supervision
+        if not isinstance(source, FromCache | FromOtherContext):
+            yield
+            return
+        coming = (rows_B for step in range(self.step, self.run.steps) for rows_B, _ in self.parts(step))
+        with Prefetched(source, coming) as self.supervision:
+            yield
+        self.supervision = source
+
+    @property
+    def tokens(self) -> int:
+        """Of one step, in all processes."""
+        return self.run.role.optimiser.batch * self.run.length
+
+    def advance(self) -> tuple[float, float, float]:
+        """One optimiser step: the loss, the gradient's norm before clipping, the learning rate.
+
+        Where loss or norm are not finite the weights are left as they were.
+        """
+        settings = self.run.role.optimiser
+        rate, progress = learning_rate(self.step, self.run.steps, settings), self.step / self.run.steps
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        # a teacher whose word has no weight (SALT's second stage) is not asked
+        trained_on = self.run.recipe.training_recipe
+        needs_target = trained_on.schedule(progress)[0] > 0 or trained_on.positions.asks_target
+        supervision = self.supervision if needs_target else FromText()
+        parts = self.parts(self.step)
+        total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
+        for number, (rows_B, epochs_B) in enumerate(parts, 1):
+            read = torch.from_numpy(self.data.training_rows.rows(rows_B)).to(self.machine.device)
+            batch = supervision(rows_B, epochs_B, read[:, :-1], read[:, 1:])
+            chances = self.chances(rows_B)
+            with synchronised(self.student, last=number == len(parts)):
+                with self.machine.precision():
+                    loss = self.student(batch.tokens_BL, batch.labels_BL, batch.target, progress, chances) / len(parts)
+                loss.backward()
+            total += loss.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)
+        nats, gradient_norm = float(self.machine.world.mean(total)), float(whole(norm))
+        if math.isfinite(nats) and math.isfinite(gradient_norm):
+            self.optimiser.step()
+        self.step += 1
+        return nats, gradient_norm, rate
+
+    def standing(self) -> dict[str, float]:
+        """The student on held-out text, as `monitor.standing` has it; all processes ask, the first one is told."""
+        if self.machine.sharded and self.machine.world.size > 1:
+            weights = weights_of(self.student)
+            if not self.machine.world.first:
+                return {}
+            model = starting_point(self.run, self.data, self.machine).to(self.machine.device)
+            model.load_state_dict(weights)
+        elif not self.machine.world.first:
+            return {}
+        else:
+            model = self.model
+        return standing(model, self.run, self.data, self.machine)
+
+    def chances(self, rows_B: np.ndarray) -> Streams | None:
+        """The random streams of a policy that draws: a step's, each row's own, so that no split of a batch matters."""
+        if not self.run.recipe.training_recipe.positions.draws:
+            return None
+        place = (self.machine.device, self.run.seed, "positions", self.step)
+        return Streams(tuple(stream(*place, int(row)) for row in rows_B))
+
+    def parts(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(rows_B, epochs_B) of this process at a step, in the parts that pass through the student together.
+
+        Epochs count only where each draws anew; else all are the first.
+        """
+        batch = self.run.role.optimiser.batch
+        epochs_B, places_B = np.divmod(np.arange(step * batch, (step + 1) * batch), len(self.order))
+        if self.run.recipe.training_recipe.delivery != "fresh":
+            epochs_B = np.zeros_like(epochs_B)
+        world = self.machine.world
+        mine_B, epochs_B = world.share(self.order[places_B]), world.share(epochs_B)
+        at_once = self.machine.at_once or len(mine_B)
+        if len(mine_B) % at_once:
+            raise ValueError(f"AT_ONCE is {at_once}, which does not divide this process's {len(mine_B)} sequences.")
+        positions = self.run.recipe.training_recipe.positions
+        if (world.size > 1 or at_once < len(mine_B)) and positions.whole_batch:
+            raise ValueError(
+                f"{type(positions).__name__} compares all positions of a batch: run it in one process and without "
+                "AT_ONCE."
+            )
+        count = len(mine_B) // at_once
+        return list(zip(np.split(mine_B, count), np.split(epochs_B, count), strict=True))
+
+
+def supervision_of(run: Run, data: Data, teacher: PreTrainedModel | None, machine: Machine) -> Supervision:
+    if data.conversations is not None:
+        return FromResponses(data.conversations)
+    if not run.recipe.uses_teacher:
+        return FromText()
+    assert teacher is not None
+    if not run.recipe.cached:
+        return from_teacher(
+            teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, len(data.training_rows), machine
+        )
+    need = Need(run)
+    reader = Reader(need.folder(machine), need.expected(data, teacher))
+    packing, rows_S = need.rows(data)
+    if isinstance(run.recipe.alignment, Different):
+        return FromOtherContext(reader, run.recipe.target, data.train, packing, rows_S)
+    return FromCache(reader, run.recipe.target, rows_S)
+
+
+def cached_classes(supervision: Supervision) -> dict[str, float]:
+    if not isinstance(supervision, FromCache | FromOtherContext):
+        return {}
+    manifest = supervision.reader.manifest
+    return {"unique_classes": manifest.classes / manifest.positions}
