@@ -1,6 +1,7 @@
-"""Expected: how far any unbiased target must be off at the least, and what it would gain from a prior.
+"""Closed forms: the least error that an unbiased target of so many classes can have, and what a prior would save.
 
-From the teacher's probabilities alone. What is known of one target stands with it. N positions, V classes.
+Both follow from the teacher's probabilities alone. The closed forms of one target stand on its class. N positions, V
+classes.
 """
 
 from __future__ import annotations
