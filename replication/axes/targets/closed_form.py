@@ -34,7 +34,7 @@ def prices(probs_NV: Tensor) -> Tensor:
 
 
 def least_error(price_L: Tensor, classes: float) -> float:
-    """No unbiased target with so many classes on average has less, wherever it spends them; `price_L` on average.
+    """The squared error below which no unbiased target of so many classes on average can come; `price_L` on average.
 
     That follows for each level; the best of them says most.
     """
