@@ -273,7 +273,7 @@ def test_the_whole_way_to_a_judge_that_transformers_serves(
     monkeypatch.setenv("TASK_DATA", str(write_sets(tmp_path / "tasks")))
     monkeypatch.setenv("JUDGE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("JUDGE_MODEL", str(judge))
-    machine = this_machine(tmp_path / "results", tmp_path / "artifacts")
+    machine = this_machine(tmp_path / "results", tmp_path / "artifacts").at("float32")
     stated = {"teacher": "none", "target": "OneHot", "tuning": "Instructed"}
     run, plain = (
         Run(parse({**stated, "probe": probe}), load_scale(str(tmp_path / "small.toml")), 0)

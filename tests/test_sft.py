@@ -75,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine]:
     written = SCALE.format(text=text).replace("[lengths]", tuning)
     written = written.replace('\n[roles."300M"]', MORE.format(other=other, talks=talks))
     (folder / "small.toml").write_text(written)
-    return folder, this_machine(folder / "results", folder / "artifacts")
+    return folder, this_machine(folder / "results", folder / "artifacts").at("float32")
 
 
 def run_of(place: tuple[Path, Machine], stated: dict[str, object]) -> Run:
