@@ -19,6 +19,7 @@ from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, has_bfloat16
 from replication.model.decoder import fingerprint, load
 from replication.records.agreement import TOLERANCE, WHOLE, WORDS, Verdict, by_name, number, of_numbers
+from replication.records.promote import WEIGHTS
 from replication.records.record import STEPS, Record
 from replication.training.inputs import inputs_of_text
 from replication.training.loop import FIRST
@@ -31,7 +32,6 @@ from replication.training.weights import model_folder, teacher_for
 
 LATEST = 40  # the last step that is made again of a record that did not log each of its first ones
 TIMED = ("throughput",)  # probes whose numbers no second run gives
-WEIGHTS = "weights"  # in a record's folder: the model that other records were made with, where it is small
 
 
 class NotHereError(ValueError):
