@@ -32,7 +32,6 @@ from replication.evaluate.judged import answers as answering
 from replication.evaluate.judged.answers import Answer, answered, answers, folder_of, rouge_l
 from replication.evaluate.judged.judge import PROMPT
 from replication.evaluate.judged.questions import Question, questions, questions_ready
-from replication.evaluate.readiness import refuse_unready
 from replication.execution.execute import execute
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run
@@ -42,6 +41,7 @@ from replication.machine.device import Machine, this_machine
 from replication.model.checkpoint import publish
 from replication.model.decoder import build
 from replication.planning.plan import Plan, plan, recipes_of
+from replication.probes.module import refuse_unready
 from replication.training.student import Student
 from replication.training.supervision import FromResponses
 from tests.small import SCALE, write_text

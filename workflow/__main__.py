@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from paper_tables import spec
-from replication.evaluate.readiness import refuse_unready
 from replication.execution.replay import logged as read
 from replication.experiment.recipe import seeds as parse_seeds
 from replication.experiment.run import Run
@@ -18,6 +17,7 @@ from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
 from replication.machine.files import ROOT
 from replication.planning.plan import plan
+from replication.probes.module import refuse_unready
 from replication.records.promote import apart, keep_weights, promote
 from replication.training.weights import model_folder
 from toy import __main__ as toy

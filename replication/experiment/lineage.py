@@ -6,11 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from replication.experiment.scale import Scale
 
 
 @dataclass(frozen=True)
 class SameText:
     """The teacher was trained on the text that the student reads."""
+
+    def settings(self, scale: Scale) -> dict[str, Any]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,9 @@ class OtherText:
 
     text: str = "other"
 
+    def settings(self, scale: Scale) -> dict[str, Any]:
+        return {"teacher_read": scale.corpus_of(self.text)}
+
 
 @dataclass(frozen=True)
 class Adapted:
@@ -29,6 +38,9 @@ class Adapted:
 
     text: str = "other"
     tokens: str = "50B"
+
+    def settings(self, scale: Scale) -> dict[str, Any]:
+        return {"teacher_read": scale.corpus_of(self.text), "adapted_for": scale.budget(self.tokens)}
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,11 @@ class Instructed:
 
     text: str = "instructions"
     tokens: str = "SFT"
+
+    def settings(self, scale: Scale, steps: int, length: int) -> dict[str, Any]:
+        """`steps` on sequences of `length` tokens are what the tuning takes of this student."""
+        text, optimiser = scale.corpus_of(self.text), scale.tuner.model_dump()
+        return {"tuned_on": {"text": text, "steps": steps, "length": length, "optimiser": optimiser}}
 
 
 Background = SameText | OtherText | Adapted

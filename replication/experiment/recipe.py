@@ -15,7 +15,7 @@ from replication.axes.schedules import SCHEDULES, Constant, Schedule
 from replication.axes.targets.base import Target
 from replication.axes.targets.kept import SAMPLED, TARGETS, Full, OneHot
 from replication.experiment.lineage import BACKGROUNDS, TUNINGS, Background, Instructed, SameText, Tuning, Untuned
-from replication.experiment.measurements import OF_DISTILLATION, PROBES
+from replication.experiment.measurements import PROBES, Measurement
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         one_of("delivery", self.delivery, DELIVERIES)
-        one_of("probe", self.probe, PROBES)
+        one_of("probe", self.probe, ("train", *PROBES))
         if self.delivery == "cache" and self.target.stored is None:
             raise ValueError(
                 f"Target {type(self.target).__name__} cannot be cached: it is not sparse. Use delivery 'online'."
@@ -76,7 +76,7 @@ class Recipe:
             raise ValueError(
                 "Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'."
             )
-        if isinstance(self.tuning, Instructed) and self.probe in OF_DISTILLATION:
+        if isinstance(self.tuning, Instructed) and self.measurement and not self.measurement.tuned:
             raise ValueError(f"Probe {self.probe!r} measures distillation, which tuning does not change: leave it out.")
 
     @property
@@ -97,9 +97,14 @@ class Recipe:
         return Recipe(self.student, "none", tokens, text, target=OneHot(), positions=Responses())
 
     @property
+    def measurement(self) -> Measurement | None:
+        """What is known of its probe; None of a training."""
+        return PROBES.get(self.probe)
+
+    @property
     def reads_cache(self) -> bool:
         """Whether the run itself does, not one that it builds on."""
-        return self.training_recipe.cached and self.probe in ("train", "storage")
+        return self.training_recipe.cached and (self.measurement is None or self.measurement.cache)
 
 
 AXES: dict[str, dict[str, Any]] = {
