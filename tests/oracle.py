@@ -421,6 +421,29 @@ def hard_token_weights(confidences: Sequence[float], ratio: float, hard: int) ->
     return [value * len(raw) / sum(raw) for value in raw]
 
 
+# TAD: what lies around its divergence
+
+
+def hidden_cosine(student: Vector, teacher: Vector) -> float:
+    """1 - s . t / (|s| |t|) of two hidden states: DistilBERT's cosine loss, added to Eq. 4; TAD 3.2.2."""
+    product = sum(s * t for s, t in zip(student, teacher, strict=True))
+    return 1 - product / math.sqrt(sum(s * s for s in student)) / math.sqrt(sum(t * t for t in teacher))
+
+
+def cut_projection(weight: Vector, heads: int, of_head: int, width: int) -> Vector:
+    """W[h][i][j] -> W[h][i][j] for i < of_head, j < width: attention truncated for each head; TAD Section 3.2.
+
+    `weight` is [heads * head width, width] as of queries, keys and values; the output's is cut as its transpose.
+    """
+    before = len(weight) // heads
+    found = np.zeros((heads * of_head, width))
+    for h in range(heads):
+        for i in range(of_head):
+            for j in range(width):
+                found[h * of_head + i, j] = weight[h * before + i, j]
+    return found
+
+
 # SALT
 
 

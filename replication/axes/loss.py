@@ -30,10 +30,11 @@ def distillation_loss(
     ce_weight: float,
     progress: float = 0.0,
     generator: Randomness | None = None,
+    beside_N: Tensor | None = None,
 ) -> Tensor:
     """The scalar loss of a batch, in nats per supervised token. `target` has its N = B * L positions in row order.
 
-    `progress` and `generator` are the policy's (`positions.py`).
+    `progress` and `generator` are the policy's (`positions.py`); `beside_N` is what `hidden.py` adds to the divergence.
     """
     student_logits_NV = student_logits_BLV.flatten(0, 1)
     labels_N = labels_BL.flatten()
@@ -43,6 +44,8 @@ def distillation_loss(
     loss_N = weight_N.new_zeros(())
     if kd_weight:
         loss_N = loss_N + kd_weight * divergence(student_logits_NV, replace(target, sequences=len(labels_BL)))
+        if beside_N is not None:
+            loss_N = loss_N + kd_weight * beside_N
     if ce_weight:
         loss_N = loss_N + ce_weight * cross_entropy(precise(student_logits_NV), labels_N, reduction="none")
     return (weight_N * loss_N).mean()

@@ -48,6 +48,7 @@ def fused_loss(
     ce_weight: float,
     progress: float = 0.0,
     generator: Randomness | None = None,
+    beside_N: Tensor | None = None,
 ) -> Tensor:
     """The scalar loss of a batch, in nats per supervised token, as `axes.loss.distillation_loss` defines it.
 
@@ -67,7 +68,9 @@ def fused_loss(
         everywhere=isinstance(positions, AllPositions) or divergence.whole_sequence,
     )
     loss: Tensor = FusedLoss.apply(hidden_BLD.flatten(0, 1), head.weight_VD, head.bias_V, work)
-    return loss
+    if beside_N is None or not kd_weight:
+        return loss
+    return loss + kd_weight * (weight_N * beside_N).mean()
 
 
 @torch.no_grad()

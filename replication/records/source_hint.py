@@ -30,6 +30,7 @@ AXES = tuple(
         ),
         *(
             "axes/divergences",
+            "axes/hidden",
             "axes/signals",
             "axes/calibrated_thresholds",
             "axes/positions",

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from replication.axes.targets.drawing import Streams
 from replication.cache.reader import Reader
+from replication.experiment.lineage import Fresh
 from replication.experiment.recipe import Different
 from replication.experiment.run import Run
 from replication.machine.device import Machine
@@ -52,7 +53,8 @@ class Training:
         self.model = model = starting_point(run, data, machine).to(machine.device)
         self.inputs = inputs_of_text(data)
         # looked at before anything wraps the model
-        if run.start is not None or run.recipe.student not in run.scale.roles:
+        afresh = run.recipe.student in run.scale.roles and isinstance(run.recipe.initial, Fresh)
+        if run.start is not None or not afresh:
             self.inputs["start"] = fingerprint(model)
         if teacher is not None:
             self.inputs["teacher"] = fingerprint(teacher)
