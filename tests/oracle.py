@@ -458,6 +458,12 @@ def salt_loss(
     return total / len(teachers)
 
 
+def prefix_loss(losses: Sequence[complex], prefix: int) -> complex:
+    """Mean loss of the tokens behind a prefix of so many; losses[j] is of token j + 1. UL2's prefix LM, SALT's data."""
+    behind = [loss for token, loss in enumerate(losses, 1) if token >= prefix]
+    return sum(behind) / len(behind)
+
+
 def salt_weights(step: int, kd_steps: int, omega: float) -> tuple[float, float]:
     """(distillation, cross-entropy) weights at step 1, 2, ..., n: KD for the first n_KD steps; SALT Algorithm 1."""
     return (omega, 1 - omega) if step <= kd_steps else (0.0, 1.0)

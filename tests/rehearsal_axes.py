@@ -109,6 +109,14 @@ def alignments(name: str, stage: Stage) -> Numbers:
     )
 
 
+def objectives(name: str, stage: Stage) -> Numbers:
+    said = {"name": name, **fields_of("objective", name)}
+    return {
+        policy: stage.perform(objective=said, target=TOP, positions=policy, schedule=MIXED)
+        for policy in ("AllPositions", "TopFraction", "HardTokens")
+    }
+
+
 def hidden(name: str, stage: Stage) -> Numbers:
     """The student is as wide as its teacher; SALT's second stage, which asks no teacher, is on the way."""
     said = {"name": name, **fields_of("hidden", name)}
@@ -128,6 +136,7 @@ def tunings(name: str, stage: Stage) -> Numbers:
 
 
 AXES: dict[str, Callable[[str, Stage], Numbers]] = {
+    "objective": objectives,
     "target": targets,
     "divergence": divergences,
     "positions": positions,

@@ -10,6 +10,7 @@ from typing import Any
 
 from replication.axes.divergences import DIVERGENCES, Divergence, ForwardKL
 from replication.axes.hidden import HIDDEN, Hidden, NoHidden
+from replication.axes.objectives import OBJECTIVES, NextToken, Objective
 from replication.axes.positions import POSITIONS, AllPositions, Positions, Responses
 from replication.axes.samples import SAMPLES, AllSamples, Samples
 from replication.axes.schedules import SCHEDULES, Constant, Schedule
@@ -58,6 +59,7 @@ class Recipe:
     teacher: str = "3B"  # a role, a Hugging Face name or path, or "none"
     tokens: str = "10B"  # the budget in the paper's words
     text: str = ""  # a corpus; "" is the scale's
+    objective: Objective = field(default_factory=NextToken)
     target: Target = field(default_factory=Full)
     divergence: Divergence = field(default_factory=ForwardKL)
     hidden: Hidden = field(default_factory=NoHidden)
@@ -124,6 +126,7 @@ class Recipe:
 
 
 AXES: dict[str, dict[str, Any]] = {
+    "objective": OBJECTIVES,
     "target": TARGETS,
     "divergence": DIVERGENCES,
     "hidden": HIDDEN,

@@ -31,6 +31,7 @@ AXES = tuple(
         *(
             "axes/divergences",
             "axes/hidden",
+            "axes/objectives",
             "axes/signals",
             "axes/calibrated_thresholds",
             "axes/positions",

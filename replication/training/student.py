@@ -36,18 +36,20 @@ class Student(nn.Module):
         target: AnyTarget | TeacherStates,
         progress: float,
         generator: Randomness | None = None,
+        mask_BL: Tensor | None = None,
     ) -> Tensor:
         how = (self.recipe.divergence, self.positions, *self.recipe.schedule(progress), progress, generator)
         compared = not isinstance(self.recipe.hidden, NoHidden) and self.recipe.schedule(progress)[0] > 0
         if self.fused:
             states_BLD, head = hidden_of(self.model, tokens_BL), head_of(self.model, self.vocabulary)
             beside_N = self.beside(states_BLD, target) if compared else None
-            return fused_loss(states_BLD, head, labels_BL, target, *how, beside_N)
+            return fused_loss(states_BLD, head, labels_BL, target, *how, beside_N, mask_BL)
         whole = target.whole() if isinstance(target, TeacherStates) else target
         if not compared:
-            return distillation_loss(logits_of(self.model, tokens_BL, self.vocabulary), labels_BL, whole, *how)
+            logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
+            return distillation_loss(logits_BLV, labels_BL, whole, *how, None, mask_BL)
         logits_BLV, states_BLD = logits_and_hidden_of(self.model, tokens_BL, self.vocabulary)
-        return distillation_loss(logits_BLV, labels_BL, whole, *how, self.beside(states_BLD, target))
+        return distillation_loss(logits_BLV, labels_BL, whole, *how, self.beside(states_BLD, target), mask_BL)
 
     def beside(self, states_BLD: Tensor, target: AnyTarget | TeacherStates) -> Tensor:
         """What the recipe's term on hidden states adds at each position."""
