@@ -51,7 +51,7 @@ def targets(place: tuple[Path, Machine, Data], delivery: str) -> tuple[list[np.n
     for step in range(run.steps):
         ((rows_B, epochs_B),) = training.parts(step)
         read = torch.from_numpy(data.train.rows(rows_B))
-        target = training.supervision(rows_B, epochs_B, read[:, :-1], read[:, 1:]).target
+        target = training.supervision(rows_B, training.draws(epochs_B), read[:, :-1], read[:, 1:]).target
         rows.append(rows_B)
         found.append(target.dense(data.tokenizer.vocabulary).view(len(rows_B), -1))
     return rows, found

@@ -1,4 +1,4 @@
-"""What lies around a student's distillation: which text its teacher read before, and its tuning on instructions.
+"""What lies around a student's distillation: its first weights, what its teacher read before, its tuning afterwards.
 
 `text` and `tokens` are words of the scale; a text may also be a corpus, as in a recipe.
 """
@@ -9,6 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from replication.experiment.scale import Scale
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """The student begins with random weights, which are the run's seed's; a checkpoint as student with its own."""
+
+
+@dataclass(frozen=True)
+class FromTeacherLayers:
+    """The student begins with its teacher's attention, cut to its own width; the rest is random (TAD Section 3.2).
+
+    Its S layers take those of T teacher layers that stand at even distances, the first one among them: of twice as
+    many every other one (Sanh et al. 2019, whom TAD follows). Each head keeps its first inputs and first outputs. A
+    student as wide as its teacher takes its embeddings too, and its output head (Section 3.2.2). There TAD freezes
+    them; here they are trained. `model/initialise.py` does it.
+    """
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,8 @@ class Instructed:
         return {"tuned_on": {"text": text, "steps": steps, "length": length, "optimiser": optimiser}}
 
 
+Initial = Fresh | FromTeacherLayers
+INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers)}
 Background = SameText | OtherText | Adapted
 BACKGROUNDS = {cls.__name__: cls for cls in (SameText, OtherText, Adapted)}
 Tuning = Untuned | Instructed
