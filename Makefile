@@ -20,11 +20,18 @@ PY = .venv/bin/python
         bench clean \
         figure-frontier replicate-figure-frontier
 
-# 6 -> 06, 2a -> 02a, 12 -> 12: the number as the files of paper_tables/ write it.
-two_digits = $(shell echo '$(1)' | sed -E 's/^([0-9])([a-z]?)$$/0\1\2/')
+# The kinds of exhibit; each has three rules, which `define rules` writes.
+EXHIBITS = $(foreach paper,rskd tad sekd salt,$(paper)/table $(paper)/figure) ours/figure
+# rskd/table -> table, tad/figure -> tad-figure: RS-KD's need no name
+target = $(subst /,-,$(patsubst rskd/%,%,$(1)))
+# rskd/table and 6 -> rskd/table06, rskd/figure and 2a -> rskd/figure02a: the file in paper_tables/
+exhibit = $(1)$(shell echo '$(2)' | sed -E 's/^([0-9])([a-z]?)$$/0\1\2/')
 
 help: ## list every target with one line
-	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{gsub("%", "N", $$1); printf "  %-24s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  %-24s %s\n", $$1, $$2}' Makefile
+	@printf '  %-24s %s\n' $(foreach each,$(EXHIBITS),'replicate-$(call target,$(each))-N' 'really run $(each)N on this machine, then show published, logged, yours')
+	@printf '  %-24s %s\n' $(foreach each,$(EXHIBITS),'$(call target,$(each))-N' 'show $(each)N from the logged records, running nothing')
+	@printf '  %-24s %s\n' $(foreach each,$(EXHIBITS),'plan-$(call target,$(each))-N' 'what $(each)N will take: runs, FLOPs, hours, disk')
 	@echo
 	@echo "Variables: SCALE=$(SCALE) (smoke, laptop, h100-sweep, h100, paper)  SEEDS=\"$(SEEDS)\"  CORES=$(CORES)"
 	@echo "           PROFILE=$(PROFILE) (local, slurm, kubernetes, or a folder of your own) where replicate-... runs"
@@ -55,100 +62,24 @@ format: environment ## let ruff rewrite the files
 lock: environment ## rewrite requirements.lock from what .venv holds, after pyproject.toml has changed
 	$(PY) -m tools.write_lock
 
-# $(1) paper, $(2) table or figure, $(3) its number
-define replicate
-$(PY) -m workflow $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS) --profile $(PROFILE)$(if $(CORES), --cores $(CORES))
-$(PY) -m analysis $(2) $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE)
-endef
+# $(1) one of EXHIBITS: replicate-table-6 runs and shows rskd/table06, table-6 shows it, plan-table-6 says what it takes
+define rules
+replicate-$(call target,$(1))-%: environment
+	$$(PY) -m workflow $$(call exhibit,$(1),$$*) --scale $$(SCALE) --seeds $$(SEEDS) --profile $$(PROFILE)$$(if $$(CORES), --cores $$(CORES))
+	$$(PY) -m analysis $(notdir $(1)) $$(call exhibit,$(1),$$*) --scale $$(SCALE)
 
-show = $(PY) -m analysis $(2) $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE)
-plan = $(PY) -m replication plan $(1)/$(2)$(call two_digits,$(3)) --scale $(SCALE) --seeds $(SEEDS) $(if $(GPU),--gpu $(GPU))
+$(call target,$(1))-%: environment
+	$$(PY) -m analysis $(notdir $(1)) $$(call exhibit,$(1),$$*) --scale $$(SCALE)
+
+plan-$(call target,$(1))-%: environment
+	@$$(PY) -m replication plan $$(call exhibit,$(1),$$*) --scale $$(SCALE) --seeds $$(SEEDS) $$(if $$(GPU),--gpu $$(GPU))
+endef
+$(foreach each,$(EXHIBITS),$(eval $(call rules,$(each))))
 
 # what a byte buys, in one position's target, in a batch's gradient, in the student
 FRONTIER = 9 10 11
 figure-frontier: $(FRONTIER:%=ours-figure-%) ## bytes a token against error, gradient and student, for every draw
 replicate-figure-frontier: $(FRONTIER:%=replicate-ours-figure-%) ## really run these figures on this machine
-
-replicate-table-%: environment ## really run RS-KD's Table N on this machine, then print published, logged, yours
-	$(call replicate,rskd,table,$*)
-
-replicate-figure-%: environment ## really run RS-KD's Figure N (2a, 3b, 5) on this machine, then draw it
-	$(call replicate,rskd,figure,$*)
-
-replicate-tad-table-%: environment ## the same for TAD's Table N
-	$(call replicate,tad,table,$*)
-
-replicate-tad-figure-%: environment ## the same for TAD's Figure N
-	$(call replicate,tad,figure,$*)
-
-replicate-sekd-table-%: environment ## the same for SE-KD's Table N
-	$(call replicate,sekd,table,$*)
-
-replicate-sekd-figure-%: environment ## the same for SE-KD's Figure N
-	$(call replicate,sekd,figure,$*)
-
-replicate-salt-table-%: environment ## the same for SALT's Table N
-	$(call replicate,salt,table,$*)
-
-replicate-salt-figure-%: environment ## the same for SALT's Figure N
-	$(call replicate,salt,figure,$*)
-
-replicate-ours-figure-%: environment ## the same for the suite's own Figure N
-	$(call replicate,ours,figure,$*)
-
-table-%: environment ## print RS-KD's Table N from the logged records, running nothing
-	$(call show,rskd,table,$*)
-
-figure-%: environment ## draw RS-KD's Figure N from the logged records, running nothing
-	$(call show,rskd,figure,$*)
-
-tad-table-%: environment ## the same for TAD's Table N
-	$(call show,tad,table,$*)
-
-tad-figure-%: environment ## the same for TAD's Figure N
-	$(call show,tad,figure,$*)
-
-sekd-table-%: environment ## the same for SE-KD's Table N
-	$(call show,sekd,table,$*)
-
-sekd-figure-%: environment ## the same for SE-KD's Figure N
-	$(call show,sekd,figure,$*)
-
-salt-table-%: environment ## the same for SALT's Table N
-	$(call show,salt,table,$*)
-
-salt-figure-%: environment ## the same for SALT's Figure N
-	$(call show,salt,figure,$*)
-
-ours-figure-%: environment ## the same for the suite's own Figure N
-	$(call show,ours,figure,$*)
-
-plan-table-%: environment ## what RS-KD's Table N will take: runs, FLOPs, hours, disk (SCALE=paper GPU=h100: GPU hours)
-	@$(call plan,rskd,table,$*)
-
-plan-figure-%: environment ## the same for RS-KD's Figure N
-	@$(call plan,rskd,figure,$*)
-
-plan-tad-table-%: environment ## the same for TAD's Table N
-	@$(call plan,tad,table,$*)
-
-plan-tad-figure-%: environment ## the same for TAD's Figure N
-	@$(call plan,tad,figure,$*)
-
-plan-sekd-table-%: environment ## the same for SE-KD's Table N
-	@$(call plan,sekd,table,$*)
-
-plan-sekd-figure-%: environment ## the same for SE-KD's Figure N
-	@$(call plan,sekd,figure,$*)
-
-plan-salt-table-%: environment ## the same for SALT's Table N
-	@$(call plan,salt,table,$*)
-
-plan-salt-figure-%: environment ## the same for SALT's Figure N
-	@$(call plan,salt,figure,$*)
-
-plan-ours-figure-%: environment ## the same for the suite's own Figure N
-	@$(call plan,ours,figure,$*)
 
 coverage: environment ## count what is on file, runnable, replicated and judged, and say what is still empty and why
 	@$(PY) -m paper_tables coverage

@@ -60,7 +60,7 @@ def groups(effort: Effort) -> Iterator[Group]:
 
 
 def seconds_for(sizes: losses.Sizes) -> float:
-    """Shared machines are noisy: about ten rounds, or more, of what bars ask about, of long steps too."""
+    """Enough for ten rounds, so that the noise of a shared machine averages out; long steps get more time."""
     if sizes.positions < 2048:
         return 150
     return 240 if sizes.precision == "bfloat16" else 420

@@ -1,4 +1,4 @@
-"""The machine that the numbers are of."""
+"""The machine on which the numbers were measured."""
 
 from __future__ import annotations
 

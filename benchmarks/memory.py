@@ -53,7 +53,7 @@ def report(sender: Connection, threads: int, maker: Maker, small: tuple[Any, ...
     try:
         torch.set_num_threads(threads)
         sender.send(growth(maker, small, arguments))
-    except Exception as error:  # raised again by who asked
+    except Exception as error:  # raised again in the process that asked
         sender.send(error)
 
 

@@ -213,6 +213,37 @@ def drawn_by_inverse(teacher: Vector, point: float) -> int:
     raise AssertionError("a point below one falls on a class")
 
 
+# draws: the mean over draws of sum_i (weight_i - t_i)^2
+
+
+def with_replacement_error(teacher: Vector, draws: int) -> float:
+    """Each of D draws has variance t_i (1 - t_i) in class i; RS-KD A.6."""
+    return sum(float(t * (1 - t)) for t in teacher) / draws
+
+
+def stratified_error(teacher: Vector, draws: int) -> float:
+    """The draw of stratum [d / D, (d + 1) / D) falls on a class with the share of the stratum that the class covers."""
+    total, end = 0.0, 0.0
+    for t in teacher:
+        begin, end = end, end + t
+        for d in range(draws):
+            covered = draws * max(0.0, min(end, (d + 1) / draws) - max(begin, d / draws))
+            total += covered * (1 - covered)
+    return total / draws**2
+
+
+def systematic_error(teacher: Vector, draws: int) -> float:
+    """A class's count is D t rounded down, or with a chance of its fraction up."""
+    return sum((draws * t % 1) * (1 - draws * t % 1) for t in teacher) / draws**2
+
+
+def head_and_tail_error(teacher: Vector, k: int, draws: int) -> float:
+    """The head is exact; the tail has the error of its own draws, scaled by the square of its mass."""
+    tail = np.array([t for i, t in enumerate(teacher) if i not in largest(teacher, k)])
+    mass = sum(tail)
+    return mass**2 * with_replacement_error(tail / mass, draws) if mass > 0 else 0.0
+
+
 def l1_error_of_normalised(teacher: Vector, ids: Sequence[int]) -> float:
     """RS-KD A.3: keeping `ids` and renormalising errs by sum_i |t_i - v_i| = 2 (1 - a), a = sum_K t."""
     mass = sum(teacher[i] for i in ids)
@@ -619,7 +650,7 @@ def toy_sampling(rounds: Sequence[Sequence[int]], classes: int) -> tuple[Vector,
 
 
 # What ours are compared with, by the name of the class; the further arguments are its fields. A divergence: the loss of
-# one position. A target that draws nothing: its weights.
+# one position. A target that draws nothing: its weights. A draw: its squared error, the mean over draws.
 
 DIVERGENCES: dict[str, Callable[..., complex]] = {
     "ForwardKL": kl,
@@ -636,4 +667,10 @@ TARGETS: dict[str, Callable[..., Vector]] = {
     "TopP": lambda teacher, label, p, cap, exponent: top_p(powered(teacher, exponent), p, cap),
     "SmoothedTopK": lambda teacher, label, k: smoothed_top_k(teacher, k),
     "NaiveFix": lambda teacher, label, k: naive_fix(teacher, k, label),
+}
+SQUARED_ERRORS: dict[str, Callable[..., float]] = {
+    "RandomSampling": lambda teacher, draws, exponent: with_replacement_error(teacher, draws),
+    "Stratified": stratified_error,
+    "Systematic": systematic_error,
+    "HeadAndSampledTail": head_and_tail_error,
 }

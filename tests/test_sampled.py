@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
+import oracle
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -19,7 +21,7 @@ from replication.axes.targets.sampled import (
     Systematic,
     WithoutReplacement,
 )
-from replication.axes.targets.water_filling import AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
+from replication.axes.targets.water_filling import FILLINGS, AdaptiveWaterFilling, WaterFilling, drawn_error, levelled
 from tests.cases import and_others
 
 METHODS = and_others([
@@ -73,6 +75,16 @@ def test_the_squared_error_is_the_closed_form(method: Target, name: str) -> None
     meant = float(method.squared_error(probs_V[None]))  # type: ignore[arg-type]
     error = float(squared_N.std()) / math.sqrt(REPETITIONS)
     assert abs(float(squared_N.mean()) - meant) < 4.5 * error + 1e-6 * meant + 1e-12
+
+
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("method", [method for method in CLOSED if not isinstance(method, FILLINGS)], ids=str)
+def test_the_closed_form_is_the_oracle_s(method: Target, name: str) -> None:
+    """Not of water-filling: its own tests below compare it with any other chances of being kept."""
+    kind, probs_V = type(method).__name__, law(name)
+    assert kind in oracle.SQUARED_ERRORS, f"draw {kind} has no oracle: write its squared error in tests/oracle.py"
+    meant = oracle.SQUARED_ERRORS[kind](probs_V.numpy(), **asdict(method))  # type: ignore[call-overload]
+    assert float(method.squared_error(probs_V[None])) == pytest.approx(meant, rel=1e-9, abs=1e-15)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", LAWS)

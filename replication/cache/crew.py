@@ -115,7 +115,7 @@ class Crew:
             self.checksums.update(result)
 
     def lose(self, worker: Worker) -> None:
-        """A worker is gone that still had work, or would have had."""
+        """Take note of a worker that has died: what it was still to write is missing."""
         worker.gone = True
         status = worker.process.wait()
         how = f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -19,7 +19,7 @@ Layout = list[tuple[str, tuple[int, ...]]]  # dtype and shape of each array in a
 
 
 class Ring:
-    """Memory of equal slots; who fills which slot when is its users' affair."""
+    """Memory of equal slots. Its users decide who fills which slot, and when."""
 
     def __init__(self, descriptor: int, slot_bytes: int) -> None:
         self.descriptor = descriptor

@@ -84,7 +84,7 @@ def misaligned(manifest: Manifest, packing: Packing | None) -> list[str]:
 
 
 def undecodable(reader: Reader) -> list[str]:
-    """Sound files may still hold nonsense where the writer was wrong."""
+    """Blocks with the right checksum that do not decode, since their writer made a mistake."""
     problems, classes = [], 0
     for entry in reader.manifest.shards:
         try:

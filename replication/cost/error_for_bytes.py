@@ -1,4 +1,4 @@
-"""Frontier: how far a target is off on a teacher's own positions, what it costs, and the least budget for an error.
+"""Error for bytes: how far a target is off on a teacher's positions, what it costs, the least budget for an error.
 
 Errors and classes in closed form (the targets' own), bytes from the codecs. N positions, V classes.
 """

@@ -1,4 +1,4 @@
-"""Cost: what a run takes, counted before it runs: work, teacher passes, bytes on disk, memory."""
+"""FLOPs and bytes: what a run takes, counted before it runs: work, teacher passes, bytes on disk, memory."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Cost:
 
     @property
     def training(self) -> Work:
-        """The loop asks an online teacher where the schedule gives its word a weight."""
+        """The loop asks an online teacher at those steps whose KD weight is above 0."""
         asked = self.taught if self.asks_teacher else 0
         return self.own_step * self.run.steps + self.teacher_step * asked
 

@@ -24,7 +24,7 @@ from replication.machine.files import replacing
 FORMAT = 2
 BATCH = 2_000_000  # characters tokenised between two writes
 Split = Literal["train", "validation"]
-COUNTED = 2**22  # tokens, of which the law of a cache's ids is taken
+COUNTED = 2**22  # tokens that are counted for the law against which a cache codes its ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ def positions_in(other: Packing, mine: Packing, row_indices: np.ndarray | list[i
     """Where `other` holds the input tokens of my rows: same document, same offset. int64 [B, L].
 
     A target cached for row p // other.length of `other`, column p % other.length, is the teacher's prediction after
-    the same token, in other company (Table 16). It names the same next token except at a document's end, where the
-    next document is another. -1 where the counterpart is no input of a row of `other`: the last 1 to other.length
+    the same token, behind another context (Table 16). It names the same next token, but for a document's end, where
+    another document follows. -1 where the counterpart is no input of a row of `other`: the last 1 to other.length
     tokens of its stream. Raises ValueError when the two hold different tokens.
     """
     if (other.source, other.split) != (mine.source, mine.split):

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: what it changed, on the responses of held-out conversations."""
+"""The loss on the responses of held-out conversations: what fine-tuning changed."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def replay(record: Logged, machine: Machine) -> Verdict:
 
 
 def products_of(record: Logged) -> list[str]:
-    """The precision that the run was made in; of older records each that it may have been."""
+    """The precision that the record states; both where an older record states none."""
     stated = record.config.get("precision", {}).get("products", "float32")
     return ["float32", "bfloat16"] if stated == "unrecorded" else [stated]
 
@@ -111,7 +111,7 @@ def trains(run: Run) -> bool:
 
 @contextmanager
 def scratch(machine: Machine) -> Iterator[Machine]:
-    """The same machine with folders that are gone afterwards; its text is where it was."""
+    """The same machine with temporary folders for all but the text."""
     with TemporaryDirectory() as name:
         text = machine.artifacts / "text"
         text.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,6 @@ def sync(directory: Path) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what killed writers left half-written. Only for who is alone in the directory."""
+    """Remove the half-written files of killed writers. Only for the one process that writes in the directory."""
     for stale in directory.glob("*" + TEMPORARY):
         stale.unlink(missing_ok=True)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 LARGE = 2**23  # bytes; malloc gives so much back to the system, and takes fresh pages the next time
-# what large results have let go, the oldest first: logits of student and teacher, the head's gradient, that of the step
-# before where gradients are accumulated, and the probabilities of a draw
+# free memory of earlier large results, the oldest first: logits of student and teacher, the head's gradient, that of
+# the step before where gradients are accumulated, and the probabilities of a draw
 LEFT: deque[mmap.mmap] = deque(maxlen=6)
 
 
@@ -55,7 +55,7 @@ def spacious(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype, device: to
 
 
 def left(size: int) -> mmap.mmap | None:
-    """Memory of that many bytes that nobody uses any more, if there is any: from then on it is the caller's alone."""
+    """Free memory of exactly `size` bytes, which is the caller's from then on; None where there is none."""
     # every step of this is atomic: the end of a tensor, in this thread or another, may come between any two
     with suppress(IndexError):
         for _ in range(len(LEFT)):

@@ -60,7 +60,7 @@ CPU = Pace("CPU", "one core as measured once", rate=400e9, bandwidth=2.8e9, scor
 
 
 def calibrated(pace: Pace, past: list[Past]) -> Pace | None:
-    """The pace as the median of these runs had it, each on a machine of its kind; None where no run says."""
+    """The pace, slowed down as these runs were on a machine of this kind (the median); None without such a run."""
     kind = "" if pace.memory == math.inf else pace.name
     runs = [
         each for each in past if each.machine.get("tokens_per_second") and (kind in each.gpu if kind else not each.gpu)

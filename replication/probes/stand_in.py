@@ -1,4 +1,4 @@
-"""Stand-ins for what a step reads and its time does not depend on: a text, a teacher, a cache of its draws."""
+"""Stand-ins for a text, a teacher and a cache of its draws: a step takes as long with them as with real ones."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Word = Literal["identical", "agrees", "differs", "cannot"]
-WORDS: tuple[Word, ...] = ("differs", "cannot", "agrees", "identical")  # what needs a reader first
+WORDS: tuple[Word, ...] = ("differs", "cannot", "agrees", "identical")  # the worst first
 # Relative, over a run's first steps. In float32 another order of summation is within 4e-7 there and a fault above 1e-5;
 # in bfloat16 the two cannot be told apart, so that agreement says less.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-3}

@@ -1,7 +1,7 @@
-"""Which code decided a record's numbers: digests that change with them, and with nothing else.
+"""Digests of the source text behind a record: a hint of how the code was written, shown and never compared.
 
 `code` covers what every run of the kind goes through; each method has a digest of its own. So a new or a mended method
-leaves the records of all others comparable with the old ones.
+leaves the digests of all others as they were.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Data:
     repack: Any  # (seed, length) -> Packing of the same documents
     conversations: Conversations | None = None  # of a student that is tuned
     held_out: Conversations | None = None
-    scores: Scores | None = None  # where the run's samples go by some
+    scores: Scores | None = None  # of a run whose samples are chosen by scores
 
     @property
     def training_rows(self) -> Packing | Conversations:

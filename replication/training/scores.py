@@ -23,10 +23,10 @@ BATCH = 16  # sequences
 
 
 def scored(run: Run, data: Data, machine: Machine) -> Data:
-    """The data with the scores that the run's samples go by, made now if they are not there yet.
+    """The data with the scores by which the run's samples are chosen; the data as they are where none are needed.
 
-    As it came where they go by none. What scores follow from is in their file's name, so others are never taken for
-    them. Raises ValueError for a damaged file.
+    Scores are made now if they are not on disk. The file's name has a digest of everything that decides them, so no
+    run reads the scores of another. Raises ValueError for a damaged file.
     """
     from replication.training.weights import starting_point  # whose module has this one make its data
 

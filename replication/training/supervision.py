@@ -90,7 +90,7 @@ class FromCache:
 
 @dataclass(frozen=True)
 class FromOtherContext:
-    """Targets that the teacher drew for the same tokens in other company: Table 16's deliberate mismatch."""
+    """Targets that the teacher drew for the same tokens behind another context: Table 16's deliberate mismatch."""
 
     reader: Reader
     target: Target

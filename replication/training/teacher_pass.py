@@ -48,11 +48,11 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
     """One forward pass over the rows that any of these caches still lacks in this part."""
     from replication.training.scores import scored
 
-    some = next(iter(group.values()))
-    machine = machine.at(some.run.scale.precision)
-    data = scored(some.run, data_for(some.run, machine.artifacts), machine)
-    teacher = teacher_for(some.run, machine)
-    packing, rows_S = some.rows(data)
+    alike = next(iter(group.values()))  # the needs of a group share text, rows and teacher
+    machine = machine.at(alike.run.scale.precision)
+    data = scored(alike.run, data_for(alike.run, machine.artifacts), machine)
+    teacher = teacher_for(alike.run, machine)
+    packing, rows_S = alike.rows(data)
     frequencies_V = frequencies(packing) if compression == "unigram" else None
     workers = -(-spare_workers() // len(group))
     with ExitStack() as stack:
@@ -83,7 +83,10 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
 
 
 def in_turn(starts: list[int], workers: int) -> list[int]:
-    """The batches in the order of their shards, of as many shards in turn as there are workers, each with its own."""
+    """The batches in the order in which the teacher reads them.
+
+    With 3 workers, 3 shards grow together: the first batch of each, then the second of each. So all workers have work.
+    """
     place = {shard: place for place, shard in enumerate(sorted({start // SHARD for start in starts}))}
     return sorted(starts, key=lambda start: (place[start // SHARD] // max(1, workers), start % SHARD, start))
 

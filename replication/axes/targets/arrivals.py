@@ -1,4 +1,4 @@
-"""Arrivals: the first different classes to come, each at random times with its probability as rate.
+"""Arrivals: each class arrives at random times, at the rate of its probability; the first different ones are kept.
 
 What a draw without replacement is made of (`sampled.WithoutReplacement`). N positions, K classes.
 """

@@ -69,7 +69,7 @@ class Blocks:
         return torch.where(item_RD < self.blocks, block_RD * self.width + step_RD, behind_RD)
 
     def largest(self, k: int) -> Tensor:
-        """The k largest classes, descending, [R, K]. On a GPU one wait."""
+        """The k largest classes, descending, [R, K]. The host waits for a GPU once."""
         heavy = int(HEAVY * k)
         if 2 * heavy * self.width > self.probs_RV.shape[1]:
             return largest_ids(self.probs_RV, k)
@@ -78,7 +78,7 @@ class Blocks:
         among_RX = torch.cat([self.classes_of(block_RH[:, :-1]), left_C.expand(len(block_RH), -1)], 1)
         found = self.probs_RV.gather(1, among_RX).topk(k, dim=1)
         ids_RK = among_RX.gather(1, found.indices)
-        # a rounded sum of what is not negative is no smaller than any part of it
+        # no class is larger than its block's sum, rounding included
         unsure_U = (found.values[:, -1] < mass_RH[:, -1]).nonzero()[:, 0]
         if len(unsure_U):
             ids_RK[unsure_U] = largest_ids(self.probs_RV[unsure_U], k)
@@ -96,11 +96,11 @@ class Blocks:
         """
         if number_R1 is None:
             number_R1 = torch.full_like(ids_RK[:, :1], ids_RK.shape[1])
-        # the first one stands for those that stay as well: nothing is written that is not meant
+        # slots beyond a row's number repeat its first class, so that no other class is overwritten
         ids_RK = torch.where(torch.arange(ids_RK.shape[1], device=ids_RK.device) < number_R1, ids_RK, ids_RK[:, :1])
         first_R1 = self.probs_RV.gather(1, ids_RK[:, :1]).masked_fill_(number_R1 > 0, 0.0)
         self.probs_RV.scatter_(1, ids_RK, first_R1.expand_as(ids_RK))
-        # added up anew: a difference would leave nothing of small ones beside a large one
+        # summed again: to subtract a large class from its block's sum would lose the small ones
         block_RK = (ids_RK // self.width).clamp_max(self.blocks - 1)
         mass_RK = (
             self.probs_RV.gather(1, self.classes_of(block_RK)).unflatten(1, (block_RK.shape[1], self.width)).sum(2)

@@ -1,6 +1,7 @@
-"""Expected: how far any unbiased target must be off at the least, and what it would gain from a prior.
+"""Closed forms: the least error that an unbiased target of so many classes can have, and what a prior would save.
 
-From the teacher's probabilities alone. What is known of one target stands with it. N positions, V classes.
+Both follow from the teacher's probabilities alone. The closed forms of one target stand on its class. N positions, V
+classes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def prices(probs_NV: Tensor) -> Tensor:
 
 
 def least_error(price_L: Tensor, classes: float) -> float:
-    """No unbiased target with so many classes on average has less, wherever it spends them; `price_L` on average.
+    """The squared error below which no unbiased target of so many classes on average can come; `price_L` on average.
 
     That follows for each level; the best of them says most.
     """

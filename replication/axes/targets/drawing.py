@@ -109,7 +109,7 @@ def held(device: torch.device) -> int:
 
 
 def refuse_broken(by_position_N: Tensor) -> None:
-    """ValueError for the first position that is not finite; on a GPU the one wait."""
+    """ValueError for the first position that is not finite; only here the host waits for a GPU."""
     if not bool(torch.isfinite(by_position_N).all()):
         position = int((~torch.isfinite(by_position_N)).nonzero()[0, 0])
         raise ValueError(

@@ -103,14 +103,14 @@ class TopK(Target):
         return ratios(self.k, length=self.k)
 
     def lengths(self, kept: SparseTarget) -> Tensor:
-        """All k: a sharp teacher's k-th probability may underflow to zero, and is one of the k all the same."""
+        """All k, although the k-th probability of a sharp teacher may underflow to 0."""
         return torch.full_like(kept.ids_NK[:, 0], self.k)
 
     def budget(self, vocabulary: int) -> Classes:
         return Classes(min(self.k, vocabulary), "exactly")
 
     def kept(self, probs_NV: Tensor) -> Tensor:
-        """All k, whatever they weigh."""
+        """All k, those of weight 0 included."""
         return torch.full_like(probs_NV[:, 0], self.k)
 
     def squared_error(self, probs_NV: Tensor) -> Tensor:

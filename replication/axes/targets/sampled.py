@@ -50,7 +50,7 @@ class RandomSampling(Target):
         # the largest ratio is taken out before exp: uniform proposals give ratios over many orders of magnitude
         log_ratio_NK = log_ratio_NK.masked_fill(counts_NK == 0, -torch.inf)
         weights_NK = counts_NK * (log_ratio_NK - log_ratio_NK.amax(1, keepdim=True)).exp()
-        # float64: how many unused slots there are, which is the batch's doing, must not move a rounding
+        # float64: the number of unused slots depends on the batch, and must not change how the sum is rounded
         sum_N1 = weights_NK.sum(1, keepdim=True, dtype=torch.float64)
         return SparseTarget(ids_NK, (weights_NK / sum_N1).float())
 

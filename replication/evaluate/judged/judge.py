@@ -1,6 +1,6 @@
 """A judge's ratings of two responses, 1 to 10 each: what is asked, what counts as an answer, what follows from many.
 
-RS-KD App. E.3, after Gu et al. 2023. Each pair is rated in both orders, since judges prefer a place.
+RS-KD App. E.3, after Gu et al. 2023. Each pair is rated in both orders, since judges prefer one of the two places.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Verdict:
 
     @property
     def flipped(self) -> bool:
-        """The better one was the worse one in the other order."""
+        """The two orders disagree on which response is better."""
         return (self.truth[0] - self.answer[0]) * (self.truth[1] - self.answer[1]) < 0
 
 

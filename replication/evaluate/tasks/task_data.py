@@ -22,7 +22,7 @@ from replication.evaluate.tasks.releases import RELEASES
 from replication.machine.files import replace_text
 
 TASKS = Path(__file__).parent
-HUB = "hub"  # TASK_DATA=hub: the default, said aloud
+HUB = "hub"  # TASK_DATA=hub: the same as no TASK_DATA
 WAYS = (
     "Task data comes from the Hugging Face hub, which this machine would have to reach (or HF_HUB_OFFLINE=1, if all of "
     "it is in the hub's cache here), or from a directory: TASK_DATA=<folder>, laid out as "
