@@ -18,7 +18,6 @@ from replication.cache.stats import stats
 from replication.cache.verify import verify
 from replication.data.packing import frequencies
 from replication.evaluate.judged.asking import Errand, this_judge
-from replication.evaluate.readiness import refuse_unready
 from replication.execution.execute import execute
 from replication.experiment.recipe import Recipe, parse, read, seeds
 from replication.experiment.run import Run, student_of
@@ -32,7 +31,8 @@ from replication.planning.estimate import estimate
 from replication.planning.machine_speed import CPU, calibrated, gpu
 from replication.planning.past_runs import past_runs
 from replication.planning.plan import Plan, plan
-from replication.probes.answers import outstanding
+from replication.probes.judged import outstanding
+from replication.probes.module import refuse_unready
 from replication.records.record import record_of
 from replication.training.needs import Need
 from replication.training.run_data import data_for

@@ -452,6 +452,29 @@ def hard_token_weights(confidences: Sequence[float], ratio: float, hard: int) ->
     return [value * len(raw) / sum(raw) for value in raw]
 
 
+# TAD: what lies around its divergence
+
+
+def hidden_cosine(student: Vector, teacher: Vector) -> float:
+    """1 - s . t / (|s| |t|) of two hidden states: DistilBERT's cosine loss, added to Eq. 4; TAD 3.2.2."""
+    product = sum(s * t for s, t in zip(student, teacher, strict=True))
+    return 1 - product / math.sqrt(sum(s * s for s in student)) / math.sqrt(sum(t * t for t in teacher))
+
+
+def cut_projection(weight: Vector, heads: int, of_head: int, width: int) -> Vector:
+    """W[h][i][j] -> W[h][i][j] for i < of_head, j < width: attention truncated for each head; TAD Section 3.2.
+
+    `weight` is [heads * head width, width] as of queries, keys and values; the output's is cut as its transpose.
+    """
+    before = len(weight) // heads
+    found = np.zeros((heads * of_head, width))
+    for h in range(heads):
+        for i in range(of_head):
+            for j in range(width):
+                found[h * of_head + i, j] = weight[h * before + i, j]
+    return found
+
+
 # SALT
 
 
@@ -464,6 +487,12 @@ def salt_loss(
         hard = cross_entropy(one_hot(label, len(teacher)), student)
         total += (1 - omega) * hard + omega * cross_entropy(powered(teacher, rho), student)
     return total / len(teachers)
+
+
+def prefix_loss(losses: Sequence[complex], prefix: int) -> complex:
+    """Mean loss of the tokens behind a prefix of so many; losses[j] is of token j + 1. UL2's prefix LM, SALT's data."""
+    behind = [loss for token, loss in enumerate(losses, 1) if token >= prefix]
+    return sum(behind) / len(behind)
 
 
 def salt_weights(step: int, kd_steps: int, omega: float) -> tuple[float, float]:

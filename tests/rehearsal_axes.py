@@ -56,6 +56,8 @@ OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "WarmupStableDecay": {"warmup": 0.3, "decay": 0.4},
 }
 OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}
+# by the students of this initial: as wide as the teacher, and half as wide
+OF_INITIAL = {"Fresh": ("shallow",), "FromTeacherLayers": ("shallow", "narrow")}
 OF_BACKGROUND = ("SameText", "OtherText", "Adapted")
 OF_TUNING = ("Untuned", "Instructed")
 
@@ -107,6 +109,24 @@ def alignments(name: str, stage: Stage) -> Numbers:
     )
 
 
+def objectives(name: str, stage: Stage) -> Numbers:
+    said = {"name": name, **fields_of("objective", name)}
+    return {
+        policy: stage.perform(objective=said, target=TOP, positions=policy, schedule=MIXED)
+        for policy in ("AllPositions", "TopFraction", "HardTokens")
+    }
+
+
+def hidden(name: str, stage: Stage) -> Numbers:
+    """The student is as wide as its teacher; SALT's second stage, which asks no teacher, is on the way."""
+    said = {"name": name, **fields_of("hidden", name)}
+    return stage.perform(hidden=said, student="shallow", schedule={"name": "TwoStage", "until": 0.6})
+
+
+def initials(name: str, stage: Stage) -> Numbers:
+    return {student: stage.perform(initial=name, student=student, target=TOP) for student in OF_INITIAL[name]}
+
+
 def backgrounds(name: str, stage: Stage) -> Numbers:
     return stage.perform(background=name, target=TOP)
 
@@ -116,12 +136,15 @@ def tunings(name: str, stage: Stage) -> Numbers:
 
 
 AXES: dict[str, Callable[[str, Stage], Numbers]] = {
+    "objective": objectives,
     "target": targets,
     "divergence": divergences,
     "positions": positions,
     "samples": samples,
     "schedule": schedules,
     "alignment": alignments,
+    "hidden": hidden,
+    "initial": initials,
     "background": backgrounds,
     "tuning": tunings,
 }

@@ -88,6 +88,24 @@ kv_heads = 1
 length = "4096"
 optimiser = {LEARNING}
 
+[roles.shallow]
+layers = 1
+width = 16
+ffn = 16
+heads = 2
+kv_heads = 1
+length = "4096"
+optimiser = {LEARNING}
+
+[roles.narrow]
+layers = 2
+width = 8
+ffn = 16
+heads = 2
+kv_heads = 1
+length = "4096"
+optimiser = {LEARNING}
+
 [roles.tied]
 family = "qwen2"
 layers = 1

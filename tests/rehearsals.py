@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 
-from replication.execution.execute import PROBES as MEASURED
 from replication.experiment.measurements import PROBES
 from replication.experiment.recipe import AXES
-from replication.experiment.suites import SUITES
+from replication.probes.module import module_of
 from replication.records.numerics import SHARED, of_class, of_module
 from tests import rehearsal_axes, rehearsal_parts, rehearsal_toys
 from tests.rehearsal_stage import Stage, of_default
@@ -35,7 +34,7 @@ UNREHEARSED = {"probe.throughput": "all its numbers are times"}
 
 def components() -> list[str]:
     """Everything that has a version of its numerics, from the collections themselves; shared parts first."""
-    probes = dict.fromkeys("zero_shot" if name in SUITES else name for name in PROBES if name != "train")
+    probes = dict.fromkeys(asked.module for asked in PROBES.values())  # the suites are one
     return [
         *SHARED,
         *(f"{axis}.{name}" for axis, known in AXES.items() for name in known),
@@ -51,8 +50,7 @@ def numerics_of(component: str) -> int:
         return SHARED[kind]
     if kind in AXES:
         return of_class(AXES[kind][name])
-    module = f"toy.{name}" if kind == "toy" else MEASURED[name].__module__
-    return of_module(import_module(module))
+    return of_module(import_module(f"toy.{name}") if kind == "toy" else module_of(name))
 
 
 def perform(component: str, stage: Stage) -> tuple[str, dict[str, Any]]:

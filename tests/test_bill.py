@@ -15,7 +15,6 @@ from analysis.load import frame, shown_at
 from paper_tables import spec
 from replication.__main__ import main
 from replication.cost.flops import Cost, Work
-from replication.evaluate.readiness import refuse_unready
 from replication.execution.execute import execute
 from replication.experiment.identity import changed, resolved
 from replication.experiment.run import Run
@@ -26,6 +25,7 @@ from replication.planning.estimate import Line, estimate
 from replication.planning.machine_speed import CPU, Pace, calibrated, gpu, slowness
 from replication.planning.past_runs import kept, past_runs
 from replication.planning.plan import plan
+from replication.probes.module import refuse_unready
 from tests.planted import plant
 from tests.test_cost import PAPER, draws, run
 

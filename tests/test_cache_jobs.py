@@ -164,7 +164,7 @@ def four_jobs(folder: Path) -> None:
     path = write_scale(folder)
     path.write_text(path.read_text().replace('"10B" = 1152', '"10B" = 7_680'))
     scale = load_scale(str(path))
-    once, jobs = (this_machine(folder / name, folder / name) for name in ("once", "jobs"))
+    once, jobs = (this_machine(folder / name, folder / name).at("float32") for name in ("once", "jobs"))
     runs = [
         Run(parse({"target": target}), scale, 0) for target in ({"name": "RandomSampling"}, {"name": "TopK", "k": 5})
     ]

@@ -135,7 +135,7 @@ def test_the_teacher_waits_only_when_the_ring_is_full(tmp_path: Path) -> None:
 FULL = """
 import errno, os
 from pathlib import Path
-from replication import files
+from replication.machine import files
 
 def limited(path, mode):
     if len(list(path.parent.glob("shard-*.bin"))) >= {fit}:
@@ -192,7 +192,7 @@ def test_an_interrupt_while_stopping_waits_for_nobody(tmp_path: Path, monkeypatc
 HELD = """
 import time
 from pathlib import Path
-from replication import files
+from replication.machine import files
 
 def held(path, mode):
     while path.name.startswith("shard") and not Path({go!r}).exists():

@@ -27,7 +27,7 @@ ROWS = 10  # of a text that 48 sequences of training go through almost five time
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine, Data]:
     folder = tmp_path_factory.mktemp("fresh")
-    machine = this_machine(folder / "results", folder / "artifacts")
+    machine = this_machine(folder / "results", folder / "artifacts").at("float32")
     write_scale(folder)
     run = run_of(folder, "fresh", 1.0)
     assert run.teacher is not None
@@ -51,7 +51,7 @@ def targets(place: tuple[Path, Machine, Data], delivery: str) -> tuple[list[np.n
     for step in range(run.steps):
         ((rows_B, epochs_B),) = training.parts(step)
         read = torch.from_numpy(data.train.rows(rows_B))
-        target = training.supervision(rows_B, epochs_B, read[:, :-1], read[:, 1:]).target
+        target = training.supervision(rows_B, training.draws(epochs_B), read[:, :-1], read[:, 1:]).target
         rows.append(rows_B)
         found.append(target.dense(data.tokenizer.vocabulary).view(len(rows_B), -1))
     return rows, found

@@ -237,7 +237,7 @@ def test_tokens_are_real_ones(words: str, number: float) -> None:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine]:
     folder = tmp_path_factory.mktemp("frontier")
-    machine = this_machine(folder / "results", folder / "artifacts")
+    machine = this_machine(folder / "results", folder / "artifacts").at("float32")
     write_scale(folder)
     run = run_of(folder, OneHot())
     assert run.teacher is not None

@@ -32,7 +32,6 @@ from replication.evaluate.judged import answers as answering
 from replication.evaluate.judged.answers import Answer, answered, answers, folder_of, rouge_l
 from replication.evaluate.judged.judge import PROMPT
 from replication.evaluate.judged.questions import Question, questions, questions_ready
-from replication.evaluate.readiness import refuse_unready
 from replication.execution.execute import execute
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run
@@ -42,6 +41,7 @@ from replication.machine.device import Machine, this_machine
 from replication.model.checkpoint import publish
 from replication.model.decoder import build
 from replication.planning.plan import Plan, plan, recipes_of
+from replication.probes.module import refuse_unready
 from replication.training.student import Student
 from replication.training.supervision import FromResponses
 from tests.small import SCALE, write_text
@@ -273,7 +273,7 @@ def test_the_whole_way_to_a_judge_that_transformers_serves(
     monkeypatch.setenv("TASK_DATA", str(write_sets(tmp_path / "tasks")))
     monkeypatch.setenv("JUDGE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("JUDGE_MODEL", str(judge))
-    machine = this_machine(tmp_path / "results", tmp_path / "artifacts")
+    machine = this_machine(tmp_path / "results", tmp_path / "artifacts").at("float32")
     stated = {"teacher": "none", "target": "OneHot", "tuning": "Instructed"}
     run, plain = (
         Run(parse({**stated, "probe": probe}), load_scale(str(tmp_path / "small.toml")), 0)

@@ -200,7 +200,7 @@ WORDS = {"64": 6, "128": 10, "256": 14, "512": 18, "1280": 24, "1": 1, "5": 2, "
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine]:
     """A scale with SALT's words; its teacher and student are trained."""
     folder = tmp_path_factory.mktemp("suite")
-    machine = this_machine(folder / "results", folder / "artifacts")
+    machine = this_machine(folder / "results", folder / "artifacts").at("float32")
     path = write_scale(folder)
     words = "".join(f'"{word}" = {length}\n' for word, length in WORDS.items())
     path.write_text(path.read_text().replace("[lengths]\n", f"[lengths]\n{words}").replace(
@@ -265,7 +265,9 @@ def test_no_batch_decides_a_completion(
 
 def test_what_is_missing_is_said_in_one_line(place: tuple[Path, Machine], tmp_path: Path) -> None:
     folder, machine = place
-    with pytest.raises(ValueError, match=r"^The student onehot-.* has no checkpoint in .*train it first\.$"):
+    with pytest.raises(
+        ValueError, match=r"^The student onehot-.*, which martingale-.* measures, is not trained yet: run it first\.$"
+    ):
         execute(run_of(folder, tokens="2000"), machine)
     words = {word: length for word, length in load_scale(str(folder / "small.toml")).lengths.items() if word != "64"}
     run = replace(run_of(folder), scale=run_of(folder).scale.model_copy(update={"lengths": words}))

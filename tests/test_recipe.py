@@ -12,12 +12,12 @@ from paper_tables import spec
 from replication.axes.divergences import GhostToken
 from replication.axes.targets.kept import TopK
 from replication.axes.targets.sampled import RandomSampling
-from replication.evaluate.readiness import refuse_unready
 from replication.experiment.identity import changed, resolved, run_id
 from replication.experiment.recipe import AXES, Recipe, parse, seeds
 from replication.experiment.run import Run
 from replication.experiment.scale import FOLDER, load_scale
 from replication.planning.plan import recipes_of
+from replication.probes.module import refuse_unready
 from replication.records.promote import promote
 
 GOLDEN = {

@@ -6,26 +6,28 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small import write_scale
 
 from replication.execution.execute import execute
-from replication.execution.replay import WEIGHTS, Logged, logged, replay
+from replication.execution.replay import Logged, logged, replay
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run
 from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
 from replication.model.decoder import load
 from replication.records.agreement import of_numbers
+from replication.records.promote import keep_weights
 from replication.training.needs import Need
 from replication.training.teacher_pass import build
 from replication.training.weights import model_folder
 from workflow import replay as command
 from workflow.__main__ import join
 
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "plain": {"target": "OneHot"},
     "online": {"target": "Full", "divergence": "TailAware"},
     "cached": {"target": {"name": "RandomSampling", "draws": 9}},
@@ -135,8 +137,22 @@ def test_what_was_read_must_be_here(found: tuple[Path, Machine], tmp_path: Path)
     # the teacher's weights may lie in its record
     both = tmp_path / "results"
     shutil.copytree(record.folder, both / record.run_id)
-    shutil.copytree(model_folder(teacher, machine), both / teacher.id / WEIGHTS)
+    keep_weights(model_folder(teacher, machine), both / teacher.id)
     assert replay(logged(both / record.run_id), nowhere).word == "identical"
+
+
+def test_bfloat16_is_made_again_only_where_there_are_instructions_for_it(
+    found: tuple[Path, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older record whose precision nobody noted is tried in both."""
+    _, machine = found
+    record = record_of(found, "plain")
+    monkeypatch.setattr("replication.execution.replay.has_bfloat16", lambda device: False)
+    rounded = altered(record, tmp_path / "one", "config.json", '"products": "float32"', '"products": "bfloat16"')
+    verdict = replay(rounded, machine)
+    assert verdict.word == "cannot" and "no instructions" in verdict.why
+    unnoted = altered(record, tmp_path / "two", "config.json", '"products": "float32"', '"products": "unrecorded"')
+    assert replay(unnoted, machine).word == "identical"
 
 
 def test_another_teacher_in_its_place_is_noticed(found: tuple[Path, Machine], tmp_path: Path) -> None:

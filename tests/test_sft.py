@@ -20,7 +20,6 @@ from replication.data.conversations import open_conversations, read
 from replication.data.corpus import Corpus, open_corpus
 from replication.data.packed_conversations import Conversations, best_fit, cut, pack_conversations
 from replication.data.tokenizer import Tokenizer, open_tokenizer
-from replication.evaluate.readiness import refuse_unready
 from replication.execution.execute import execute
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run
@@ -28,6 +27,7 @@ from replication.experiment.scale import Optimiser, Role, load_scale
 from replication.machine.device import Machine, this_machine
 from replication.model.decoder import build, logits_of
 from replication.planning.plan import Plan
+from replication.probes.module import refuse_unready
 from replication.training.loop import train
 from replication.training.run_data import data_for
 from replication.training.student import Student
@@ -75,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine]:
     written = SCALE.format(text=text).replace("[lengths]", tuning)
     written = written.replace('\n[roles."300M"]', MORE.format(other=other, talks=talks))
     (folder / "small.toml").write_text(written)
-    return folder, this_machine(folder / "results", folder / "artifacts")
+    return folder, this_machine(folder / "results", folder / "artifacts").at("float32")
 
 
 def run_of(place: tuple[Path, Machine], stated: dict[str, object]) -> Run:

@@ -39,7 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {"CE": {"target": "OneHot"}, "sampling": SA
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    return this_machine(tmp_path / "results", tmp_path / "artifacts")
+    return this_machine(tmp_path / "results", tmp_path / "artifacts").at("float32")
 
 
 @pytest.fixture

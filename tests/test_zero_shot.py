@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from paper_tables import spec
 from replication.data.corpus import open_corpus
 from replication.data.tokenizer import open_tokenizer
-from replication.evaluate.readiness import refuse_unready
 from replication.evaluate.tasks import task_data
 from replication.evaluate.tasks.harness import pieces, reader
 from replication.evaluate.tasks.releases import RELEASES
@@ -33,6 +32,7 @@ from replication.model.checkpoint import publish
 from replication.model.decoder import build
 from replication.planning.plan import plan
 from replication.probes import speculative
+from replication.probes.module import refuse_unready
 from replication.training.loop import train
 from tests.small import write_scale, write_text
 

@@ -125,7 +125,9 @@ def test_a_record_says_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert config["recipe"] == {"toy": "zipf", "teacher": "zipf", "exponent": 1.0, "target": target, **rest}
     assert config["changed"] == {"toy": "zipf", "target": {"name": "RandomSampling", "draws": 22}, **rest}
     assert config["corpus"] == {"name": "none", "fingerprint": "none"} and config["settings"] == {}
-    assert {"code", "commit", "versions", "hardware", "format"} <= set(config) and config["run_id"] == path.parent.name
+    assert {"source", "versions", "hardware", "format"} <= set(config) and config["run_id"] == path.parent.name
+    one = {"toy.zipf": 1, "loss": 1, "target.RandomSampling": 1, "divergence.ForwardKL": 1}
+    assert config["numerics"] == one and config["inputs"] == {} and "precision" not in config
 
 
 def test_the_exhibit_as_printed_is_the_default_setting() -> None:

@@ -32,13 +32,13 @@ class Mutant:
     shown_by: str = ""  # the rehearsals to look at first, as pytest's -k has it; "" for a harmless change
 
 
-HEEDED = """heeded = lesson.schedule(progress)[0] > 0 or lesson.positions.asks_target
-        supervision = self.supervision if heeded else FromText()"""
+HEEDED = """needs_target = trained_on.schedule(progress)[0] > 0 or trained_on.positions.asks_target
+        supervision = self.supervision if needs_target else FromText()"""
 MUTANTS = (
-    Mutant("all random streams equal", "replication/records/record.py", "[seed, *purpose]", "[seed]", "data"),
+    Mutant("all random streams equal", "replication/seeds.py", "[seed, *purpose]", "[seed]", "data"),
     Mutant(
         "training order reversed",
-        "replication/experiment/run.py",
+        "replication/training/run_data.py",
         '"samples")).numpy()',
         '"samples")).numpy()[::-1].copy()',
         "data",
@@ -48,7 +48,7 @@ MUTANTS = (
     ),
     Mutant(
         "other rows cached",
-        "replication/training/teacher_pass.py",
+        "replication/training/needs.py",
         "data)[: self.sequences]",
         "data)[-self.sequences :]",
         "data",
@@ -115,11 +115,11 @@ MUTANTS = (
     Mutant(
         "an import moved",
         "replication/training/training.py",
-        "from replication.records.record import Record, provenance, seed_for\n",
-        "from replication.records.record import seed_for\nfrom replication.records.record import Record, provenance\n",
+        "from replication.training.optimiser import learning_rate\n",
+        "from replication.training import optimiser\n\nlearning_rate = optimiser.learning_rate\n",
     ),
-    Mutant("a local name changed", "replication/training/training.py", HEEDED, HEEDED.replace("heeded", "asked")),
-    Mutant("a progress bar's interval", "replication/training/training.py", "mininterval=2.0", "mininterval=3.0"),
+    Mutant("a local name changed", "replication/training/training.py", HEEDED, HEEDED.replace("needs_target", "asked")),
+    Mutant("a progress bar's interval", "replication/training/loop.py", "mininterval=2.0", "mininterval=3.0"),
     Mutant(
         "an error of TailAware reworded",
         "replication/axes/divergences.py",

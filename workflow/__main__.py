@@ -10,14 +10,16 @@ import time
 from pathlib import Path
 
 from paper_tables import spec
-from replication.evaluate.readiness import refuse_unready
 from replication.execution.replay import logged as read
 from replication.experiment.recipe import seeds as parse_seeds
+from replication.experiment.run import Run
 from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
 from replication.machine.files import ROOT
 from replication.planning.plan import plan
-from replication.records.promote import apart, promote
+from replication.probes.module import refuse_unready
+from replication.records.promote import apart, keep_weights, promote
+from replication.training.weights import model_folder
 from toy import __main__ as toy
 from workflow.replay import drawn, records_of, replayed
 from workflow.steps import write_steps
@@ -112,13 +114,16 @@ def is_toy(exhibit: str) -> bool:
 
 def record(exhibit: str, scale_name: str, seeds: list[int]) -> int:
     scale = load_scale(scale_name)
+    machine, teachers = this_machine(), list[Run]()
     if is_toy(exhibit):
         found = [each.id for _, each in toy.runs(exhibit, scale.name, seeds)]
     else:
-        found = list(plan([exhibit], scale, seeds).runs)
-    machine = this_machine()
+        planned = plan([exhibit], scale, seeds)
+        found, teachers = list(planned.runs), list(planned.teachers.values())
     join(exhibit, scale_name, set(found), machine)
-    written = promote(found, scale.name, machine.results)
+    written = promote([*found, *(run.id for run in teachers)], scale.name, machine.results)
+    for run in teachers:
+        keep_weights(model_folder(run, machine), ROOT / "results" / scale.name / run.id)
     print(f"{len(written)} records of {exhibit} are now logged under {written[0].parent}. Commit them.")
     return 0
 

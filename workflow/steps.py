@@ -48,7 +48,7 @@ def steps(found: Plan, scale: Scale, machine: Machine, sizes: list[str], cores: 
         "mem_mb": memory(scale),
         "summary": str(results / scale.name / "{id}" / "summary.json"),
         "teachers": list(found.teachers),
-        "timed": [run.id for run in found.runs.values() if run.recipe.probe == "throughput"],
+        "timed": [run.id for run in found.runs.values() if run.recipe.measurement and run.recipe.measurement.timed],
         "before": {run.id: before(run, found) for run in (found.teachers | found.runs).values()},
         "caches": str(marker(found, scale, machine).absolute()),
     }

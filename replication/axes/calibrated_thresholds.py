@@ -18,6 +18,8 @@ class RecentThreshold:
     `state` is all that a resumed run needs; loading a checkpoint overwrites it in place.
     """
 
+    whole_batch = True
+
     def __init__(self, signal: str, keep: float, queue: int, device: torch.device) -> None:
         self.signals, self.keep = (signal,), Fraction(str(keep))
         # float64 holds float32 values and float64 ones as they are, so that a value equals itself in the queue

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from replication.axes.divergences import Divergence
-from replication.axes.positions import Weighing
+from replication.axes.positions import Weighing, weights
 from replication.axes.signals import SIGNALS, Signals
 from replication.axes.targets.base import AnyTarget, precise
 from replication.axes.targets.drawing import Randomness
@@ -30,19 +30,24 @@ def distillation_loss(
     ce_weight: float,
     progress: float = 0.0,
     generator: Randomness | None = None,
+    beside_N: Tensor | None = None,
+    mask_BL: Tensor | None = None,
 ) -> Tensor:
     """The scalar loss of a batch, in nats per supervised token. `target` has its N = B * L positions in row order.
 
-    `progress` and `generator` are the policy's (`positions.py`).
+    `progress` and `generator` are the policy's (`positions.py`); `beside_N` is what `hidden.py` adds to the divergence,
+    `mask_BL` what `objectives.py` trains.
     """
     student_logits_NV = student_logits_BLV.flatten(0, 1)
     labels_N = labels_BL.flatten()
     signals = signals_of(positions.signals, student_logits_BLV.detach(), labels_BL, target)
-    weight_N = positions(signals, progress, generator).flatten()
+    weight_N = weights(positions, signals, progress, generator, mask_BL).flatten()
 
     loss_N = weight_N.new_zeros(())
     if kd_weight:
         loss_N = loss_N + kd_weight * divergence(student_logits_NV, replace(target, sequences=len(labels_BL)))
+        if beside_N is not None:
+            loss_N = loss_N + kd_weight * beside_N
     if ce_weight:
         loss_N = loss_N + ce_weight * cross_entropy(precise(student_logits_NV), labels_N, reduction="none")
     return (weight_N * loss_N).mean()

@@ -19,7 +19,7 @@ from torch import Tensor
 from replication.axes.calibrated_thresholds import RecentThreshold
 from replication.axes.signals import Signals, ask_target, known
 from replication.axes.targets.base import at_least_one
-from replication.axes.targets.drawing import Randomness, uniform
+from replication.axes.targets.drawing import Randomness, Streams, uniform
 
 
 class Weighing(Protocol):
@@ -27,6 +27,9 @@ class Weighing(Protocol):
 
     @property
     def signals(self) -> tuple[str, ...]: ...
+
+    @property
+    def whole_batch(self) -> bool: ...
 
     def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor: ...
 
@@ -182,6 +185,32 @@ class Responses(Policy):
     def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
         said_BL = (signals["confidence"] > 0).float()
         return said_BL / said_BL.mean(1, keepdim=True).clamp_min(torch.finfo(said_BL.dtype).tiny)
+
+
+def weights(
+    positions: Weighing,
+    signals: Signals,
+    progress: float,
+    generator: Randomness | None,
+    mask_BL: Tensor | None = None,
+) -> Tensor:
+    """The policy's weight_BL; where only some positions are trained, those of the mask, it is shown no others.
+
+    The others weigh 0 and the average stays one. A policy that compares the whole batch sees what is trained of it as
+    one sequence, any other sees each row's by itself, so that every row weighs the same.
+    """
+    if mask_BL is None:
+        return positions(signals, progress, generator)
+    sequences = len(mask_BL)
+    streams = generator.each if isinstance(generator, Streams) else (generator,) * sequences
+    rows = [slice(None)] if positions.whole_batch else [slice(row, row + 1) for row in range(sequences)]
+    found = []
+    for row, stream in zip(rows, streams, strict=False):
+        mask_RL = mask_BL[row]
+        weight_1M = positions(signals.where(row, mask_RL), progress, stream)
+        scale = mask_RL.numel() / weight_1M.numel()
+        found.append(weight_1M.new_zeros(mask_RL.shape).masked_scatter(mask_RL, weight_1M * scale))
+    return torch.cat(found)
 
 
 def highest(values_BL: Tensor, keep: float) -> Tensor:

@@ -46,6 +46,11 @@ class Signals:
     def __getitem__(self, name: str) -> Tensor:
         return self.found[name]
 
+    def where(self, rows: slice, mask_RL: Tensor) -> Signals:
+        """Of those positions of these rows that the mask has, as one sequence."""
+        parts = {name: values_BL[rows][mask_RL][None] for name, values_BL in self.found.items()}
+        return Signals(self.labels_BL[rows][mask_RL][None], parts)
+
 
 def ask_student(names: Iterable[str]) -> bool:
     """Whether any of these signals looks at the student's logits."""

@@ -11,14 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from replication.execution.execute import PROBES
-from replication.experiment.measurements import UNTAUGHT
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run, students
 from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, has_bfloat16
 from replication.model.decoder import fingerprint, load
+from replication.probes.module import deed_of
 from replication.records.agreement import TOLERANCE, WHOLE, WORDS, Verdict, by_name, number, of_numbers
+from replication.records.promote import WEIGHTS
 from replication.records.record import STEPS, Record
 from replication.training.inputs import inputs_of_text
 from replication.training.loop import FIRST
@@ -30,8 +30,6 @@ from replication.training.training import Training, supervision_of
 from replication.training.weights import model_folder, teacher_for
 
 LATEST = 40  # the last step that is made again of a record that did not log each of its first ones
-TIMED = ("throughput",)  # probes whose numbers no second run gives
-WEIGHTS = "weights"  # in a record's folder: the model that other records were made with, where it is small
 
 
 class NotHereError(ValueError):
@@ -108,7 +106,7 @@ def products_of(record: Logged) -> list[str]:
 
 
 def trains(run: Run) -> bool:
-    return run.recipe.probe == "train"
+    return run.recipe.measurement is None
 
 
 @contextmanager
@@ -123,7 +121,7 @@ def scratch(machine: Machine) -> Iterator[Machine]:
 
 def find_models(record: Logged, run: Run, machine: Machine, here: Machine) -> None:
     """Puts the models that the run read where it will look for them `here`. NotHereError where one is not to be had."""
-    if run.recipe.probe in UNTAUGHT:
+    if run.recipe.measurement and not run.recipe.measurement.taught:
         return
     wanted = [(run.teacher, "teacher")] if run.teacher is not None else []
     wanted += [(other, "start") for other in (students(run) if not trains(run) else [run.start] if run.start else [])]
@@ -177,10 +175,9 @@ def trained_again(record: Logged, run: Run, machine: Machine) -> Verdict:
 
 def measured_again(record: Logged, run: Run, machine: Machine) -> Verdict:
     """All of a probe."""
-    if run.recipe.probe in TIMED:
+    asked, deed = run.recipe.measurement, deed_of(run.recipe.probe)
+    assert asked is not None
+    if asked.timed:
         raise NotHereError("it is timed, and no second run takes as long")
-    if run.recipe.probe == "cost":
-        metrics, _ = PROBES["cost"](run)
-    else:
-        metrics, _ = PROBES[run.recipe.probe](run, text_of(record, run, machine), machine)
+    metrics, _ = deed(run) if asked.computed else deed(run, text_of(record, run, machine), machine)
     return of_numbers(record.run_id, record.metrics, metrics, WHOLE, "metrics")

@@ -1,4 +1,4 @@
-"""What lies around a student's distillation: which text its teacher read before, and its tuning on instructions.
+"""What lies around a student's distillation: its first weights, what its teacher read before, its tuning afterwards.
 
 `text` and `tokens` are words of the scale; a text may also be a corpus, as in a recipe.
 """
@@ -6,11 +6,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from replication.experiment.scale import Scale
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """The student begins with random weights, which are the run's seed's; a checkpoint as student with its own."""
+
+
+@dataclass(frozen=True)
+class FromTeacherLayers:
+    """The student begins with its teacher's attention, cut to its own width; the rest is random (TAD Section 3.2).
+
+    Its S layers take those of T teacher layers that stand at even distances, the first one among them: of twice as
+    many every other one (Sanh et al. 2019, whom TAD follows). Each head keeps its first inputs and first outputs. A
+    student as wide as its teacher takes its embeddings too, and its output head (Section 3.2.2). There TAD freezes
+    them; here they are trained. `model/initialise.py` does it.
+    """
 
 
 @dataclass(frozen=True)
 class SameText:
     """The teacher was trained on the text that the student reads."""
+
+    def settings(self, scale: Scale) -> dict[str, Any]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -22,6 +44,9 @@ class OtherText:
 
     text: str = "other"
 
+    def settings(self, scale: Scale) -> dict[str, Any]:
+        return {"teacher_read": scale.corpus_of(self.text)}
+
 
 @dataclass(frozen=True)
 class Adapted:
@@ -29,6 +54,9 @@ class Adapted:
 
     text: str = "other"
     tokens: str = "50B"
+
+    def settings(self, scale: Scale) -> dict[str, Any]:
+        return {"teacher_read": scale.corpus_of(self.text), "adapted_for": scale.budget(self.tokens)}
 
 
 @dataclass(frozen=True)
@@ -43,7 +71,14 @@ class Instructed:
     text: str = "instructions"
     tokens: str = "SFT"
 
+    def settings(self, scale: Scale, steps: int, length: int) -> dict[str, Any]:
+        """`steps` on sequences of `length` tokens are what the tuning takes of this student."""
+        text, optimiser = scale.corpus_of(self.text), scale.tuner.model_dump()
+        return {"tuned_on": {"text": text, "steps": steps, "length": length, "optimiser": optimiser}}
 
+
+Initial = Fresh | FromTeacherLayers
+INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers)}
 Background = SameText | OtherText | Adapted
 BACKGROUNDS = {cls.__name__: cls for cls in (SameText, OtherText, Adapted)}
 Tuning = Untuned | Instructed

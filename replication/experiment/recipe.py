@@ -9,13 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from replication.axes.divergences import DIVERGENCES, Divergence, ForwardKL
+from replication.axes.hidden import HIDDEN, Hidden, NoHidden
+from replication.axes.objectives import OBJECTIVES, NextToken, Objective
 from replication.axes.positions import POSITIONS, AllPositions, Positions, Responses
 from replication.axes.samples import SAMPLES, AllSamples, Samples
 from replication.axes.schedules import SCHEDULES, Constant, Schedule
 from replication.axes.targets.base import Target
 from replication.axes.targets.kept import SAMPLED, TARGETS, Full, OneHot
-from replication.experiment.lineage import BACKGROUNDS, TUNINGS, Background, Instructed, SameText, Tuning, Untuned
-from replication.experiment.measurements import OF_DISTILLATION, PROBES
+from replication.experiment.lineage import (
+    BACKGROUNDS,
+    INITIALS,
+    TUNINGS,
+    Background,
+    Fresh,
+    Initial,
+    Instructed,
+    SameText,
+    Tuning,
+    Untuned,
+)
+from replication.experiment.measurements import PROBES, Measurement
 
 
 @dataclass(frozen=True)
@@ -46,21 +59,24 @@ class Recipe:
     teacher: str = "3B"  # a role, a Hugging Face name or path, or "none"
     tokens: str = "10B"  # the budget in the paper's words
     text: str = ""  # a corpus; "" is the scale's
+    objective: Objective = field(default_factory=NextToken)
     target: Target = field(default_factory=Full)
     divergence: Divergence = field(default_factory=ForwardKL)
+    hidden: Hidden = field(default_factory=NoHidden)
     positions: Positions = field(default_factory=AllPositions)
     samples: Samples = field(default_factory=AllSamples)
     schedule: Schedule = field(default_factory=Constant)
     # "cache", "online", "fresh": online and drawn anew each epoch; auto: sparse targets from a cache, dense ones online
     delivery: str = "auto"
     alignment: Same | Different = field(default_factory=Same)
+    initial: Initial = field(default_factory=Fresh)
     background: Background = field(default_factory=SameText)
     tuning: Tuning = field(default_factory=Untuned)
     probe: str = "train"
 
     def __post_init__(self) -> None:
         one_of("delivery", self.delivery, DELIVERIES)
-        one_of("probe", self.probe, PROBES)
+        one_of("probe", self.probe, ("train", *PROBES))
         if self.delivery == "cache" and self.target.stored is None:
             raise ValueError(
                 f"Target {type(self.target).__name__} cannot be cached: it is not sparse. Use delivery 'online'."
@@ -72,11 +88,18 @@ class Recipe:
             )
         if self.teacher == "none" and not isinstance(self.target, OneHot):
             raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
+        if not isinstance(self.hidden, NoHidden) and not isinstance(self.target, Full):
+            raise ValueError(
+                f"Hidden {type(self.hidden).__name__} needs the teacher's hidden states, which come with target Full "
+                f"only, online: {type(self.target).__name__} keeps none. Use target 'Full', or leave hidden out."
+            )
+        if not isinstance(self.initial, Fresh) and self.teacher == "none":
+            raise ValueError(f"Initial {type(self.initial).__name__} needs a teacher, and teacher is 'none'.")
         if isinstance(self.alignment, Different) and not self.cached:
             raise ValueError(
                 "Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'."
             )
-        if isinstance(self.tuning, Instructed) and self.probe in OF_DISTILLATION:
+        if isinstance(self.tuning, Instructed) and self.measurement and not self.measurement.tuned:
             raise ValueError(f"Probe {self.probe!r} measures distillation, which tuning does not change: leave it out.")
 
     @property
@@ -97,18 +120,26 @@ class Recipe:
         return Recipe(self.student, "none", tokens, text, target=OneHot(), positions=Responses())
 
     @property
+    def measurement(self) -> Measurement | None:
+        """What is known of its probe; None of a training."""
+        return PROBES.get(self.probe)
+
+    @property
     def reads_cache(self) -> bool:
         """Whether the run itself does, not one that it builds on."""
-        return self.training_recipe.cached and self.probe in ("train", "storage")
+        return self.training_recipe.cached and (self.measurement is None or self.measurement.cache)
 
 
 AXES: dict[str, dict[str, Any]] = {
+    "objective": OBJECTIVES,
     "target": TARGETS,
     "divergence": DIVERGENCES,
+    "hidden": HIDDEN,
     "positions": POSITIONS,
     "samples": SAMPLES,
     "schedule": SCHEDULES,
     "alignment": ALIGNMENTS,
+    "initial": INITIALS,
     "background": BACKGROUNDS,
     "tuning": TUNINGS,
 }

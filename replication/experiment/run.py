@@ -12,10 +12,8 @@ import numpy as np
 from replication.axes.targets.kept import OneHot
 from replication.experiment.identity import run_id
 from replication.experiment.lineage import Adapted, Instructed, OtherText, SameText, Untuned
-from replication.experiment.measurements import OF_STUDENTS, named_judge
 from replication.experiment.recipe import Recipe
-from replication.experiment.scale import Optimiser, Role, Scale
-from replication.experiment.suites import INSTRUCTION_SETS, SUITES
+from replication.experiment.scale import Role, Scale
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,7 @@ class Run:
         role = self.scale.role("300M" if continues else student)
         if isinstance(self.recipe.tuning, Untuned):
             return role
-        return role.model_copy(update={"optimiser": self.tuner})
-
-    @property
-    def tuner(self) -> Optimiser:
-        if self.scale.tuning is None:
-            raise ValueError(
-                f"Scale {self.scale.name!r} does not say how students are tuned: add tuning = {{ peak_rate = ..., "
-                "final_rate = ..., warmup = ..., batch = ... }."
-            )
-        return self.scale.tuning
+        return role.model_copy(update={"optimiser": self.scale.tuner})
 
     @property
     def length(self) -> int:
@@ -88,27 +77,32 @@ class Run:
         """The run from whose weights this one goes on; None where it begins afresh or from a given checkpoint."""
         recipe = self.recipe
         if isinstance(recipe.tuning, Instructed):
-            return Run(replace(recipe, tuning=Untuned()), self.scale, self.seed)
+            return self.untuned
         if recipe.teacher == "none" and isinstance(recipe.background, OtherText) and recipe.student in self.scale.roles:
             return Run(teacher_recipe(recipe.student, recipe.background.text), self.scale, seed=0)
         return None
 
+    @property
+    def untuned(self) -> Run:
+        return Run(replace(self.recipe, tuning=Untuned()), self.scale, self.seed)
+
     def settings(self) -> dict[str, Any]:
-        """What the recipe's words stand for at this scale: shown with every table."""
-        if isinstance(self.recipe.tuning, Instructed):
-            text = self.scale.corpus_of(self.recipe.tuning.text)
-            tuned = {"text": text, "steps": self.steps, "length": self.length, "optimiser": self.tuner.model_dump()}
-            return Run(replace(self.recipe, tuning=Untuned()), self.scale, self.seed).settings() | {"tuned_on": tuned}
-        role = self.role
-        if role.vocabulary is not None and self.recipe.probe != "cost":
+        """What the recipe's words stand for at this scale, as each part of it says: shown with every table."""
+        recipe = self.recipe
+        if isinstance(recipe.tuning, Instructed):
+            return self.untuned.settings() | recipe.tuning.settings(self.scale, self.steps, self.length)
+        measured = {} if recipe.measurement is None else recipe.measurement.settings(self.scale)
+        return self.of_student() | self.of_teacher() | recipe.background.settings(self.scale) | measured
+
+    def of_student(self) -> dict[str, Any]:
+        recipe, role = self.recipe, self.role
+        if role.vocabulary is not None and not (recipe.measurement and recipe.measurement.computed):
             raise ValueError(
-                f"Role {self.recipe.student!r} of scale {self.scale.name!r} has {role.vocabulary:,} classes of another "
+                f"Role {recipe.student!r} of scale {self.scale.name!r} has {role.vocabulary:,} classes of another "
                 "tokenizer than the scale's: it is there to be costed (probe = 'cost'), not to be trained."
             )
-        found: dict[str, Any] = {
-            "student": shape(self.recipe.student, role)
-            if self.recipe.student in self.scale.roles
-            else self.recipe.student,
+        return {
+            "student": shape(recipe.student, role) if recipe.student in self.scale.roles else recipe.student,
             "tokens": self.steps * role.optimiser.batch * self.length,
             "steps": self.steps,
             "batch": role.optimiser.batch,
@@ -117,25 +111,12 @@ class Run:
             "optimiser": role.optimiser.model_dump(),
             "evaluation_sequences": self.scale.evaluation_sequences,
         }
+
+    def of_teacher(self) -> dict[str, Any]:
+        name = self.recipe.teacher
         if self.teacher is not None:
-            found["teacher"] = shape(self.recipe.teacher, self.teacher.role)
-            found["teacher_tokens"] = self.scale.budget("teacher")
-        elif self.recipe.teacher != "none":
-            found["teacher"] = self.recipe.teacher
-        if not isinstance(self.recipe.background, SameText):
-            found["teacher_read"] = self.scale.corpus_of(self.recipe.background.text)
-        if isinstance(self.recipe.background, Adapted):
-            found["adapted_for"] = self.scale.budget(self.recipe.background.tokens)
-        if self.recipe.probe == "martingale":
-            found |= {"lengths": self.scale.lengths, "completed_sequences": self.scale.completed_sequences}
-        if self.recipe.probe in SUITES:
-            found["tasks"] = SUITES[self.recipe.probe].words(self.scale.task_rows)
-        if self.recipe.probe in ("answers", "judged"):
-            limit = "all questions" if self.scale.task_rows is None else f"at most {self.scale.task_rows:,} of each set"
-            found["tasks"] = f"{', '.join(INSTRUCTION_SETS)}; {limit}"
-        if self.recipe.probe == "judged":
-            found["judge"] = named_judge()
-        return found
+            return {"teacher": shape(name, self.teacher.role), "teacher_tokens": self.scale.budget("teacher")}
+        return {} if name == "none" else {"teacher": name}
 
 
 def teacher_recipe(role: str, text: str) -> Recipe:
@@ -157,11 +138,15 @@ class Scores:
 
 def students(run: Run) -> list[Run]:
     """The runs whose trained weights a probe reads, or from whose weights a run goes on."""
-    if run.recipe.probe == "gradients":
-        return [fullkd_student(run)]
-    if run.recipe.probe == "train":
+    if run.recipe.measurement is None:
         return [] if run.start is None else [run.start]
-    return [student_of(run)] if run.recipe.probe in OF_STUDENTS else []
+    match run.recipe.measurement.student:
+        case "none":
+            return []
+        case "own":
+            return [student_of(run)]
+        case "FullKD":
+            return [fullkd_student(run)]
 
 
 def student_of(run: Run) -> Run:

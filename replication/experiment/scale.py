@@ -91,6 +91,15 @@ class Scale(Entry):
             )
         return int(number) if self.vocabulary is None else self.vocabulary
 
+    @property
+    def tuner(self) -> Optimiser:
+        if self.tuning is None:
+            raise ValueError(
+                f"Scale {self.name!r} does not say how students are tuned: add tuning = {{ peak_rate = ..., "
+                "final_rate = ..., warmup = ..., batch = ... }."
+            )
+        return self.tuning
+
     def word(self, kind: str, name: str, known: dict[str, Any]) -> Any:
         if name not in known:
             raise ValueError(

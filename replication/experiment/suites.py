@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
+
+from replication.experiment.scale import Scale
 
 # The harness's task, and its metric that counts. Where it offers accuracy with and without normalising by length, no
 # paper says which it took: normalised where the harness's users normalise, since only that comes near what is printed
@@ -34,10 +37,11 @@ class Suite:
     tasks: tuple[str, ...]
     shots: int = 0
 
-    def words(self, rows: int | None) -> str:
+    def settings(self, scale: Scale) -> dict[str, Any]:
         """What a table's header says of it."""
+        rows = scale.task_rows
         limit = "all rows" if rows is None else f"at most {rows:,} rows of each, drawn"
-        return f"{', '.join(self.tasks)}; {self.shots}-shot; {limit}; lm_eval {version('lm_eval')}"
+        return {"tasks": f"{', '.join(self.tasks)}; {self.shots}-shot; {limit}; lm_eval {version('lm_eval')}"}
 
 
 SUITES = {

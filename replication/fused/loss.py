@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from replication.axes.divergences import Divergence
-from replication.axes.positions import AllPositions, Weighing
+from replication.axes.positions import AllPositions, Weighing, weights
 from replication.axes.signals import SIGNALS, Signals, ask_student, ask_target
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, precise
 from replication.axes.targets.drawing import Randomness, refuse_broken
@@ -48,13 +48,15 @@ def fused_loss(
     ce_weight: float,
     progress: float = 0.0,
     generator: Randomness | None = None,
+    beside_N: Tensor | None = None,
+    mask_BL: Tensor | None = None,
 ) -> Tensor:
     """The scalar loss of a batch, in nats per supervised token, as `axes.loss.distillation_loss` defines it.
 
     `hidden_BLD` are the student's last hidden states. The graph can be gone through backwards once.
     """
     signals = fused_signals_of(positions.signals, hidden_BLD.detach(), head, labels_BL, target)
-    weight_N = positions(signals, progress, generator).flatten()
+    weight_N = weights(positions, signals, progress, generator, mask_BL).flatten()
     if not kd_weight:  # the target is not even looked at
         target = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None])
     work = Work(
@@ -64,10 +66,12 @@ def fused_loss(
         divergence=divergence,
         weights=Weights(kd_weight, ce_weight),
         # a divergence that looks at whole sequences is given all of their positions
-        everywhere=isinstance(positions, AllPositions) or divergence.whole_sequence,
+        everywhere=(isinstance(positions, AllPositions) and mask_BL is None) or divergence.whole_sequence,
     )
     loss: Tensor = FusedLoss.apply(hidden_BLD.flatten(0, 1), head.weight_VD, head.bias_V, work)
-    return loss
+    if beside_N is None or not kd_weight:
+        return loss
+    return loss + kd_weight * (weight_N * beside_N).mean()
 
 
 @torch.no_grad()

@@ -145,6 +145,13 @@ def logits_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> Ten
     return to_width(model(input_ids=tokens_BL).logits, vocabulary, model.name_or_path or type(model).__name__)
 
 
+def logits_and_hidden_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Of one pass, for models whose logits are more than head times states: `logits_of` and `hidden_of`."""
+    found = model(input_ids=tokens_BL, output_hidden_states=True, use_cache=False)
+    name = model.name_or_path or type(model).__name__
+    return to_width(found.logits, vocabulary, name), found.hidden_states[-1]
+
+
 def to_width(logits_BLV: Tensor, vocabulary: int, whose: str) -> Tensor:
     """Logits over the tokenizer's classes.
 

@@ -14,7 +14,7 @@ from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.planning.past_runs import Past, kept
 from replication.planning.plan import Plan
-from replication.planning.probe_work import work
+from replication.probes.module import work
 from replication.records.record import record_of
 from replication.training.needs import Need
 
@@ -44,7 +44,7 @@ def estimate(plan: Plan, machine: Machine, past: list[Past]) -> list[Line]:
 
 def of_run(kind: str, run: Run, machine: Machine) -> Line:
     cost, done = Cost(run), record_of(run, machine).done
-    if run.recipe.probe != "train":
+    if run.recipe.measurement is not None:
         return Line(kind, run.id, done, work=work(cost), note=f"measures {run.recipe.probe}")
     return Line(
         kind,

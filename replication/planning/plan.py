@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from paper_tables import spec
-from replication.experiment.measurements import DOWNLOADED, UNTAUGHT
+from replication.experiment.measurements import PROBES
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run, students
 from replication.experiment.scale import Scale
@@ -22,7 +22,7 @@ class Plan:
     runs: dict[str, Run] = field(default_factory=dict)
 
     def add(self, run: Run) -> None:
-        if run.teacher is not None and run.recipe.probe not in UNTAUGHT:
+        if run.teacher is not None and (run.recipe.measurement is None or run.recipe.measurement.taught):
             self.teachers |= {each.id: each for each in [*students(run.teacher), run.teacher]}
         for student in students(run):
             self.add(student)
@@ -64,7 +64,12 @@ def recipes_of(exhibit: spec.Exhibit, row: spec.Row) -> list[dict[str, object]]:
 def asked_for(exhibit: spec.Exhibit, column: spec.Column) -> bool:
     """Downstream tasks are a download, so beside other columns they are run only where TASK_DATA names their data; a
     judge costs money, so it is asked only where JUDGE_URL says where it is."""
-    if column.probe == "judged":
-        return bool(os.environ.get("JUDGE_URL"))
-    alone = all(other.probe in (*DOWNLOADED, "judged") for other in exhibit.columns)
-    return column.probe not in DOWNLOADED or alone or bool(os.environ.get("TASK_DATA"))
+    wanted = outside(column)
+    if wanted == "JUDGE_URL":
+        return bool(os.environ.get(wanted))
+    return not wanted or bool(os.environ.get(wanted)) or all(outside(other) for other in exhibit.columns)
+
+
+def outside(column: spec.Column) -> str:
+    """The variable that says where what the column's probe needs is to be had; "" where it needs nothing from there."""
+    return PROBES[column.probe].outside if column.probe in PROBES else ""

@@ -9,6 +9,7 @@ import torch
 
 from replication.axes.targets.base import SparseTarget
 from replication.cache.writer import BATCH
+from replication.cost.flops import Cost, Work
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.decoder import logits_of
@@ -30,3 +31,7 @@ def draws(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dic
         raise ValueError(f"The probe 'draws' counts kept classes; {type(run.recipe.target).__name__} keeps them all.")
     kept_N = (target.weights_NK > 0).sum(1).double()
     return {"unique_classes": float(kept_N.mean())}, {}
+
+
+def work(cost: Cost) -> Work:
+    return cost.read_by(cost.teacher, BATCH)

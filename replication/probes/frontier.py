@@ -14,6 +14,7 @@ from replication.axes.targets.closed_form import PRICED, SHARES, corrected_error
 from replication.axes.targets.water_filling import WaterFilling
 from replication.cache.writer import BATCH
 from replication.cost.error_for_bytes import mean, size_of
+from replication.cost.flops import Cost, Work
 from replication.data.packing import frequencies
 from replication.experiment.run import Run
 from replication.machine.device import Machine
@@ -94,3 +95,7 @@ def expected(target: Target, probs_NV: Tensor) -> dict[str, float]:
     }
     found = {name: mean(form, probs_NV) for name, form in forms.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def work(cost: Cost) -> Work:
+    return cost.read_by(cost.teacher, cost.run.scale.probe_sequences)

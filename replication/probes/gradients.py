@@ -15,6 +15,7 @@ from replication.axes.loss import distillation_loss
 from replication.axes.positions import AllPositions
 from replication.axes.targets.base import AnyTarget
 from replication.axes.targets.kept import Full
+from replication.cost.flops import Cost, Work
 from replication.experiment.run import Run, fullkd_student
 from replication.machine.device import Machine
 from replication.model.decoder import load, logits_of
@@ -83,3 +84,9 @@ def compared(sparse: Tensor, full: Tensor) -> dict[str, float]:
         "cosine": cosine,
         "relative_error": float((sparse - full).norm()) / norm,
     }
+
+
+def work(cost: Cost) -> Work:
+    """The student forward once and backward twice: from the sparse target, and from the full one."""
+    rows = cost.run.scale.probe_sequences
+    return cost.read_by(cost.student, rows) * 5 + cost.read_by(cost.teacher, rows)

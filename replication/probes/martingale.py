@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from replication.axes.targets.base import precise
+from replication.cost.flops import Cost, Work
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.decoder import logits_of, precise_weights
@@ -172,3 +173,12 @@ def summary(
             if long == last:
                 curves |= {f"xi_t{short}": deviation.histogram(), f"v_t{short}": deviation.squares()}
     return metrics, curves
+
+
+def work(cost: Cost) -> Work:
+    """The teacher writes behind each prefix, the student reads all of it."""
+    scale, length = cost.run.scale, cost.run.length
+    known = {s for word in PREFIXES for s in (scale.length(word) - 1, scale.length(word)) if s <= length}
+    rows = scale.completed_sequences * COMPLETIONS
+    written = sum(1 - prefix / length for prefix in known)
+    return cost.read_by(cost.teacher, rows * written) + cost.read_by(cost.student, rows * len(known))

@@ -22,13 +22,13 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from replication.axes.targets.kept import OneHot
-from replication.cost.flops import Cost
+from replication.cost.flops import Cost, Work
 from replication.experiment.recipe import Recipe
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.machine.memory import forget_peak_memory, peak_memory
 from replication.model.decoder import compile_layers
-from replication.probes.stand_in import cache_of, untrained
+from replication.probes.stand_in import cache_of, random_text, untrained
 from replication.training.run_data import Data
 from replication.training.student import Student
 from replication.training.supervision import FromCache, FromText, Supervision, from_teacher
@@ -86,6 +86,17 @@ def throughput(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float]
         metrics["unique_classes"] = manifest.classes / manifest.positions
     curves = {"repetitions": {name: [round(value, 6) for value in values] for name, values in taken.items()}}
     return {name: float(value) for name, value in metrics.items()}, curves
+
+
+def material(run: Run, machine: Machine) -> tuple[Run, Data]:
+    """The run in batches that fit, and random text."""
+    fitted = fitting(run, machine)
+    return fitted, random_text(fitted, BATCHES * fitted.role.optimiser.batch)
+
+
+def work(cost: Cost) -> Work:
+    capped = Cost(in_batches_of(TOKENS // cost.run.length, cost.run))
+    return (capped.step + capped.own_step) * (WARM_UP + REPETITIONS)
 
 
 def fitting(run: Run, machine: Machine) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from replication.evaluate.tasks.task_data import directory, ready
+from replication.evaluate.tasks import task_data
 from replication.evaluate.tasks.zero_shot import scores, summary
 from replication.experiment.run import Run, student_of
 from replication.experiment.suites import SUITES
@@ -22,10 +22,14 @@ def zero_shot(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float],
     from transformers import PreTrainedTokenizerFast
 
     suite = SUITES[run.recipe.probe]
-    ready(suite.tasks)
+    task_data.ready(suite.tasks)
     student = trained(run, machine)
     # not AutoTokenizer, which splits as Qwen2 does beside a Qwen2, whatever the student was trained on
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model_folder(student_of(run), machine))
     autocast = bool(machine.autocast)
-    found = scores(student, tokenizer, suite, run.scale.task_rows, directory(), machine.artifacts, autocast)
+    found = scores(student, tokenizer, suite, run.scale.task_rows, task_data.directory(), machine.artifacts, autocast)
     return summary(found, suite)
+
+
+def ready(run: Run) -> None:
+    task_data.ready(SUITES[run.recipe.probe].tasks)

@@ -21,26 +21,13 @@ SHARED = {
     "delivery": 1,  # random streams, draws, caches: which target a batch gets
     "evaluate": 1,  # the metrics of a trained student
 }
-TRAINING = tuple(SHARED)
-PROBES = {
-    "gradients": ("data", "model", "loss", "delivery"),
-    "frontier": ("data", "model", "delivery"),
-    "storage": ("data", "delivery"),
-    "draws": ("data", "model", "delivery"),
-    "martingale": ("data", "model"),
-    "speculative": ("data", "model"),
-    "throughput": ("model", "loss", "optimiser", "delivery"),
-    "cost": (),
-}  # the others ask a trained student
-ASKING = ("data", "model")
 
 
 def numerics_of(recipe: Recipe, module: ModuleType | None = None) -> dict[str, int]:
     """The integers of a run of this recipe; `module` is its probe's, None of a training."""
-    if module is None:
-        found = {part: SHARED[part] for part in TRAINING}
-        return found | of_methods(recipe) | of_methods(recipe.training_recipe)
-    parts = {part: SHARED[part] for part in PROBES.get(recipe.probe, ASKING)}
+    if recipe.measurement is None or module is None:
+        return SHARED | of_methods(recipe) | of_methods(recipe.training_recipe)
+    parts = {part: SHARED[part] for part in recipe.measurement.numerics}
     return parts | {f"probe.{recipe.probe}": of_module(module)} | of_methods(recipe)
 
 

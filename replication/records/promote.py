@@ -10,6 +10,9 @@ from typing import Any
 
 from replication.machine.files import ROOT
 
+WEIGHTS = "weights"  # in a record's folder: the model that other records were made with
+SMALL = 2**24  # bytes of weights that are committed with their record: those of the laptop scale's teacher
+
 
 def promote(run_ids: Iterable[str], scale: str, local: Path, logged: Path = ROOT / "results") -> list[Path]:
     """Copy the records of these runs from `local`/<scale> to `logged`/<scale>.
@@ -39,6 +42,15 @@ def promote(run_ids: Iterable[str], scale: str, local: Path, logged: Path = ROOT
         draft.rename(place)
         written.append(place)
     return written
+
+
+def keep_weights(model: Path, record: Path) -> None:
+    """A model in the record of its training, where it is small, so that what was made with it can be made again."""
+    parts = [part for part in (model / "config.json", model / "model.safetensors") if part.exists()]
+    if len(parts) == 2 and sum(part.stat().st_size for part in parts) <= SMALL:
+        (record / WEIGHTS).mkdir(parents=True, exist_ok=True)
+        for part in parts:
+            shutil.copy(part, record / WEIGHTS)
 
 
 def apart(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:

@@ -30,6 +30,8 @@ AXES = tuple(
         ),
         *(
             "axes/divergences",
+            "axes/hidden",
+            "axes/objectives",
             "axes/signals",
             "axes/calibrated_thresholds",
             "axes/positions",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from replication.cache.manifest import read_manifest
-from replication.experiment.measurements import UNTAUGHT
 from replication.experiment.run import Run, students
 from replication.machine.device import Machine
 from replication.model.decoder import fingerprint, load
@@ -23,7 +22,7 @@ def inputs_of_probe(run: Run, data: Data, machine: Machine) -> dict[str, str]:
     ValueError where one of them has not been trained yet.
     """
     found = inputs_of_text(data)
-    if run.recipe.probe in UNTAUGHT:
+    if run.recipe.measurement and not run.recipe.measurement.taught:
         return found
     if run.recipe.teacher != "none":
         found["teacher"] = fingerprint(teacher_for(run, machine))

@@ -17,6 +17,7 @@ from replication.cache.manifest import Target as TargetEntry
 from replication.cache.verify import verify
 from replication.data.packing import Packing, positions_in
 from replication.experiment.identity import plain
+from replication.experiment.lineage import Fresh
 from replication.experiment.recipe import Different
 from replication.experiment.run import Run
 from replication.machine.device import Machine
@@ -51,6 +52,7 @@ class Need:
         scored = run.recipe.samples.score is not None  # by the student, who so decides which rows are cached
         return {
             **({"student": run.recipe.student} if scored else {}),
+            **({"initial": plain(run.recipe.initial)} if scored and not isinstance(run.recipe.initial, Fresh) else {}),
             "teacher": run.teacher.id if run.teacher else run.recipe.teacher,
             "text": run.recipe.text,
             "scale": run.scale.name,

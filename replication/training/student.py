@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from replication.axes.hidden import NoHidden
 from replication.axes.loss import distillation_loss, signals_of
 from replication.axes.signals import Signals
 from replication.axes.targets.base import AnyTarget, one_hot
@@ -13,7 +14,7 @@ from replication.axes.targets.drawing import Randomness
 from replication.experiment.recipe import Recipe
 from replication.fused.head import TeacherStates
 from replication.fused.loss import fused_loss, fused_signals_of
-from replication.model.decoder import head_of, hidden_of, is_linear, logits_of
+from replication.model.decoder import head_of, hidden_of, is_linear, logits_and_hidden_of, logits_of
 
 
 class Student(nn.Module):
@@ -35,14 +36,29 @@ class Student(nn.Module):
         target: AnyTarget | TeacherStates,
         progress: float,
         generator: Randomness | None = None,
+        mask_BL: Tensor | None = None,
     ) -> Tensor:
         how = (self.recipe.divergence, self.positions, *self.recipe.schedule(progress), progress, generator)
+        compared = not isinstance(self.recipe.hidden, NoHidden) and self.recipe.schedule(progress)[0] > 0
         if self.fused:
             states_BLD, head = hidden_of(self.model, tokens_BL), head_of(self.model, self.vocabulary)
-            return fused_loss(states_BLD, head, labels_BL, target, *how)
-        logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
+            beside_N = self.beside(states_BLD, target) if compared else None
+            return fused_loss(states_BLD, head, labels_BL, target, *how, beside_N, mask_BL)
         whole = target.whole() if isinstance(target, TeacherStates) else target
-        return distillation_loss(logits_BLV, labels_BL, whole, *how)
+        if not compared:
+            logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
+            return distillation_loss(logits_BLV, labels_BL, whole, *how, None, mask_BL)
+        logits_BLV, states_BLD = logits_and_hidden_of(self.model, tokens_BL, self.vocabulary)
+        return distillation_loss(logits_BLV, labels_BL, whole, *how, self.beside(states_BLD, target), mask_BL)
+
+    def beside(self, states_BLD: Tensor, target: AnyTarget | TeacherStates) -> Tensor:
+        """What the recipe's term on hidden states adds at each position."""
+        if not isinstance(target, TeacherStates):
+            raise ValueError(
+                f"Hidden {type(self.recipe.hidden).__name__} needs the teacher's hidden states, and this teacher's "
+                "logits are more than its head times them, so that only they are handed on. Leave hidden out."
+            )
+        return self.recipe.hidden(states_BLD.flatten(0, 1), target.hidden_ND)
 
     @torch.no_grad()
     def signals(self, wanted: tuple[str, ...], tokens_BL: Tensor, labels_BL: Tensor) -> Signals:

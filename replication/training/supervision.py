@@ -33,11 +33,15 @@ Stored = tuple[np.ndarray, np.ndarray]  # ids_BLK, weights_BLK
 
 @dataclass(frozen=True)
 class Batch:
-    """What a student trains on in one pass; the target's N = B * L positions are in row order."""
+    """What a student trains on in one pass; the target's N = B * L positions are in row order.
+
+    `mask_BL` says at which positions it trains, None at all.
+    """
 
     tokens_BL: Tensor
     labels_BL: Tensor
     target: AnyTarget | TeacherStates
+    mask_BL: Tensor | None = None
 
 
 class Supervision(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from replication.axes.targets.drawing import Streams
 from replication.cache.reader import Reader
+from replication.experiment.lineage import Fresh
 from replication.experiment.recipe import Different
 from replication.experiment.run import Run
 from replication.machine.device import Machine
@@ -52,7 +54,8 @@ class Training:
         self.model = model = starting_point(run, data, machine).to(machine.device)
         self.inputs = inputs_of_text(data)
         # looked at before anything wraps the model
-        if run.start is not None or run.recipe.student not in run.scale.roles:
+        afresh = run.recipe.student in run.scale.roles and isinstance(run.recipe.initial, Fresh)
+        if run.start is not None or not afresh:
             self.inputs["start"] = fingerprint(model)
         if teacher is not None:
             self.inputs["teacher"] = fingerprint(teacher)
@@ -115,11 +118,13 @@ class Training:
         total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         for number, (rows_B, epochs_B) in enumerate(parts, 1):
             read = torch.from_numpy(self.data.training_rows.rows(rows_B)).to(self.machine.device)
-            batch = supervision(rows_B, epochs_B, read[:, :-1], read[:, 1:])
-            chances = self.chances(rows_B)
+            posed = trained_on.objective(read, self.poses(rows_B, epochs_B))
+            given = supervision(rows_B, self.draws(epochs_B), posed.tokens_BL, posed.labels_BL)
+            batch, chances = replace(given, mask_BL=posed.mask_BL), self.chances(rows_B)
             with synchronised(self.student, last=number == len(parts)):
                 with self.machine.precision():
-                    loss = self.student(batch.tokens_BL, batch.labels_BL, batch.target, progress, chances) / len(parts)
+                    trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, chances, batch.mask_BL
+                    loss = self.student(*trained) / len(parts)
                 loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)
@@ -150,15 +155,21 @@ class Training:
         place = (self.machine.device, self.run.seed, "positions", self.step)
         return Streams(tuple(stream(*place, int(row)) for row in rows_B))
 
-    def parts(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(rows_B, epochs_B) of this process at a step, in the parts that pass through the student together.
+    def poses(self, rows_B: np.ndarray, epochs_B: np.ndarray) -> Streams | None:
+        """The random streams of an objective that draws: each visit to a row has its own."""
+        if not self.run.recipe.training_recipe.objective.draws:
+            return None
+        place = (self.machine.device, self.run.seed, "objective")
+        return Streams(tuple(stream(*place, int(row), int(e)) for row, e in zip(rows_B, epochs_B, strict=True)))
 
-        Epochs count only where each draws anew; else all are the first.
-        """
+    def draws(self, epochs_B: np.ndarray) -> np.ndarray:
+        """Which draw of its row's target each visit gets: the first one always, unless each is to be a new one."""
+        return epochs_B if self.run.recipe.training_recipe.delivery == "fresh" else np.zeros_like(epochs_B)
+
+    def parts(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(rows_B, epochs_B) of this process at a step, in the parts that pass through the student together."""
         batch = self.run.role.optimiser.batch
         epochs_B, places_B = np.divmod(np.arange(step * batch, (step + 1) * batch), len(self.order))
-        if self.run.recipe.training_recipe.delivery != "fresh":
-            epochs_B = np.zeros_like(epochs_B)
         world = self.machine.world
         mine_B, epochs_B = world.share(self.order[places_B]), world.share(epochs_B)
         at_once = self.machine.at_once or len(mine_B)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from replication.experiment.lineage import FromTeacherLayers
 from replication.experiment.run import Run, student_of
 from replication.machine.device import Machine
 from replication.model.decoder import build, load, precise_weights
+from replication.model.initialise import from_teacher_layers
 from replication.seeds import seed_for
 from replication.training.run_data import Data
 
@@ -30,7 +32,10 @@ def model_folder(run: Run, machine: Machine) -> Path:
 
 
 def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
-    """The student before its first step; under one seed every method starts from the same weights."""
+    """The student before its first step; under one seed every method starts from the same weights.
+
+    In float32, whatever its teacher or checkpoint holds. ValueError where those are not there, or do not fit.
+    """
     if run.start is not None:
         folder = model_folder(run.start, machine)
         if not (folder / "config.json").exists():
@@ -38,7 +43,16 @@ def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
         return precise_weights(load(folder)).train()
     if run.recipe.student in run.scale.roles:
         seed = seed_for(run.seed, "init") % 2**63
-        return build(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed).train()
+        fresh = build(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed).train()
+        initial = run.recipe.initial
+        return (
+            from_teacher_layers(fresh, teacher_for(run, machine)) if isinstance(initial, FromTeacherLayers) else fresh
+        )
+    if isinstance(run.recipe.initial, FromTeacherLayers):
+        raise ValueError(
+            f"Initial FromTeacherLayers and student {run.recipe.student!r}, a checkpoint, both say where the student "
+            "begins: give a role of the scale as student, or leave initial out."
+        )
     return precise_weights(load(run.recipe.student)).train()
 
 

@@ -1,0 +1,72 @@
+"""A student's first weights that are no random ones: its teacher's, cut to its shape (`experiment/lineage.py`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from replication.model.decoder import layers_of
+
+# what must be the same in both, since heads are neither split nor joined
+SHARED = {"model_type": "family", "num_attention_heads": "heads", "num_key_value_heads": "key and value heads"}
+# what the teacher must have at least as much of
+ENOUGH = {"num_hidden_layers": "layers", "hidden_size": "width"}
+
+
+@torch.no_grad()
+def from_teacher_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> PreTrainedModel:
+    """The student, in place, with its teacher's attention in as many layers as it has (`lineage.FromTeacherLayers`).
+
+    ValueError, one line, naming what of the teacher does not fit.
+    """
+    refuse_misfit(student.config, teacher.config)
+    mine, theirs = layers_of(student), layers_of(teacher)
+    for layer, number in zip(mine, at_even_distances(len(mine), len(theirs)), strict=True):
+        given = theirs[number].self_attn.state_dict()
+        for name, weight in layer.self_attn.named_parameters():
+            weight.copy_(cut(name, given[name], student.config, teacher.config))
+    if student.config.hidden_size == teacher.config.hidden_size:
+        # the input last: where the student has one matrix for both, it is its embeddings that are meant
+        pairs = [(each.get_output_embeddings(), each.get_input_embeddings()) for each in (student, teacher)]
+        for to, of in zip(*pairs, strict=True):
+            classes = len(to.weight)  # the tokenizer's: a teacher's head may be padded beyond them
+            to.weight.copy_(of.weight[:classes])
+    return student
+
+
+def refuse_misfit(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    pairs = [(words, getattr(student, key), getattr(teacher, key)) for key, words in (SHARED | ENOUGH).items()]
+    wrong = [
+        f"{words} ({mine} of the student, {its} of the teacher)"
+        for words, mine, its in pairs
+        if (mine != its if words in SHARED.values() else mine > its)
+    ]
+    if student.vocab_size > teacher.vocab_size:
+        wrong.append(f"classes ({student.vocab_size} of the student, {teacher.vocab_size} of the teacher)")
+    if wrong:
+        raise ValueError(
+            f"Initial FromTeacherLayers: the teacher does not fit in {', '.join(wrong)}. Give a student of its family "
+            "and heads, no wider and no deeper, or leave initial out."
+        )
+
+
+def at_even_distances(layers: int, of: int) -> list[int]:
+    """Which of so many layers the student's are; every other one of twice as many."""
+    return [place * of // layers for place in range(layers)]
+
+
+def cut(name: str, given: Tensor, student: PretrainedConfig, teacher: PretrainedConfig) -> Tensor:
+    """An attention weight of the teacher in the student's shape: of each head, the first inputs and first outputs."""
+    heads = teacher.num_key_value_heads if name.startswith(("k_", "v_")) else teacher.num_attention_heads
+    width, of_head = student.hidden_size, head_width(student)
+    if name == "o_proj.weight":  # [D, heads * head width]; the others begin with the heads
+        return given.unflatten(1, (heads, -1))[:width, :, :of_head].flatten(1)
+    if name == "o_proj.bias":
+        return given[:width]
+    by_head = given.unflatten(0, (heads, -1))[:, :of_head]
+    return (by_head[..., :width] if given.ndim == 2 else by_head).flatten(0, 1)
+
+
+def head_width(config: PretrainedConfig) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,0 +1,110 @@
+"""The term on hidden states: what it is, that both loss paths add the same, and that a run trains by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from test_fused import gradients, labels_BL, student
+from test_gradients import CLASSES, POSITIONS
+from torch import Tensor
+
+from replication.axes.divergences import ForwardKL
+from replication.axes.hidden import Cosine, NoHidden
+from replication.axes.loss import distillation_loss
+from replication.axes.positions import AllPositions, Positions, TopFraction
+from replication.axes.targets.base import one_hot
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.fused.head import Head, TeacherStates
+from replication.fused.loss import fused_loss
+from replication.machine.device import this_machine
+from replication.model.decoder import build, hidden_of, logits_and_hidden_of, logits_of
+from replication.training.student import Student
+
+WIDTH = 5  # of test_fused's student
+COSINE = {"hidden": {"name": "Cosine", "weight": 0.5}}
+
+
+def states(seed: int, width: int = WIDTH) -> Tensor:
+    return torch.randn(POSITIONS, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_cosine_is_its_formula() -> None:
+    mine, its = states(0), states(1)
+    meant = [0.5 * oracle.hidden_cosine(s, t) for s, t in zip(mine.numpy(), its.numpy(), strict=True)]
+    np.testing.assert_allclose(Cosine(0.5)(mine, its), meant, rtol=1e-12)
+    np.testing.assert_allclose(Cosine()(mine, 3 * mine), 0, atol=1e-12)
+    np.testing.assert_allclose(Cosine()(mine, -mine), 2, rtol=1e-12)
+    assert not NoHidden()(mine, its).any()
+
+
+def test_a_term_without_weight_and_other_widths_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Cosine\.weight is 0; give a weight above 0"):
+        Cosine(0)
+    with pytest.raises(ValueError, match=r"one width: the student's is 5, its teacher's 6") as error:
+        Cosine()(states(0), states(1, 6))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("positions", [AllPositions(), TopFraction(0.5)], ids=str)
+def test_both_paths_give_the_term_the_weights_of_the_divergence(positions: Positions) -> None:
+    """And both agree with what the definition says it adds: the kd weight times the mean of weight times term."""
+    hidden, head = student()
+    target, its = one_hot(labels_BL().flatten()), states(1)
+    how = (ForwardKL(), positions, 0.7, 0.4, 0.0, None)
+    term = Cosine(0.5)(hidden.flatten(0, 1), its)
+    fused = gradients(fused_loss(hidden, head, labels_BL(), target, *how, term), hidden, head)
+    term = Cosine(0.5)(hidden.flatten(0, 1), its)
+    meant = gradients(distillation_loss(head(hidden), labels_BL(), target, *how, term), hidden, head)
+    for one, other in zip(fused, meant, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    without = distillation_loss(head(hidden), labels_BL(), target, *how)
+    if isinstance(positions, AllPositions):
+        pairs = zip(hidden.detach().flatten(0, 1).numpy(), its.numpy(), strict=True)
+        added = 0.7 * np.mean([0.5 * oracle.hidden_cosine(*pair) for pair in pairs])
+        assert float(meant[0] - without.detach().numpy()) == pytest.approx(added, rel=1e-10)
+
+
+@pytest.mark.parametrize("linear", [True, False], ids=["head and states", "logits"])
+def test_a_student_adds_the_term_while_its_teacher_has_a_word(linear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replication.training.student.is_linear", lambda *_: linear)
+    scale = load_scale("smoke")
+    model = build(scale.role("300M"), CLASSES, 8, 0, seed=0)
+    recipe = parse({**COSINE, "schedule": {"name": "TwoStage", "omega": 0.6, "until": 0.5}})
+    tokens, labels = torch.randint(CLASSES, (2, 2, 8), generator=torch.Generator().manual_seed(0))
+    its = torch.randn(16, 32, generator=torch.Generator().manual_seed(1))
+    target = TeacherStates(its, Head(torch.randn(CLASSES, 32, generator=torch.Generator().manual_seed(2))))
+    with_it = Student(model, recipe, CLASSES)
+    without = Student(model, replace(recipe, hidden=NoHidden()), CLASSES)
+    added = with_it(tokens, labels, target, 0.2) - without(tokens, labels, target, 0.2)
+    pairs = zip(hidden_of(model, tokens).detach().flatten(0, 1).numpy(), its.numpy(), strict=True)
+    assert float(added) == pytest.approx(0.6 * 0.5 * np.mean([oracle.hidden_cosine(*pair) for pair in pairs]), rel=1e-4)
+    only_text = one_hot(labels.flatten())
+    assert torch.equal(with_it(tokens, labels, only_text, 0.8), without(tokens, labels, only_text, 0.8))
+    with pytest.raises(ValueError, match="Hidden Cosine needs the teacher's hidden states, and this teacher"):
+        with_it(tokens, labels, target.whole(), 0.2)
+
+
+def test_states_beside_logits_are_the_last_ones() -> None:
+    model = build(load_scale("smoke").role("Qwen 0.5B"), CLASSES, 8, 0, seed=0)
+    tokens = torch.arange(8)[None]
+    logits, hidden = logits_and_hidden_of(model, tokens, CLASSES)
+    assert torch.equal(logits, logits_of(model, tokens, CLASSES)) and torch.equal(hidden, hidden_of(model, tokens))
+
+
+@pytest.mark.parametrize("target", ["OneHot", {"name": "TopK", "k": 4}, {"name": "RandomSampling", "draws": 5}])
+def test_a_target_that_brings_no_hidden_states_is_refused(target: object) -> None:
+    with pytest.raises(ValueError, match=r"Hidden Cosine needs the teacher's hidden states.* Use target 'Full'"):
+        parse({**COSINE, "target": target})
+
+
+def test_a_recipe_with_the_term_has_an_id_of_its_own(tmp_path: Path) -> None:
+    assert this_machine(tmp_path, tmp_path).results == tmp_path
+    ids = {Run(parse(stated), load_scale("laptop"), 0).id for stated in ({}, COSINE, {"hidden": "Cosine"})}
+    assert len(ids) == 3 and "full-s0-4b34ddf6" in ids
