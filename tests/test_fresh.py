@@ -49,7 +49,7 @@ def targets(place: tuple[Path, Machine, Data], delivery: str) -> tuple[list[np.n
     assert len(training.order) == ROWS
     rows, found = [], []
     for step in range(run.steps):
-        ((rows_B, epochs_B),) = training.parts(step)
+        ((rows_B, epochs_B),) = training.micro_batches(step)
         read = torch.from_numpy(data.train.rows(rows_B))
         target = training.supervision(rows_B, training.draws(epochs_B), read[:, :-1], read[:, 1:]).target
         rows.append(rows_B)

@@ -130,10 +130,10 @@ def test_a_run_trains_behind_prefixes_that_each_visit_draws_anew(tmp_path: Path)
     run = Run(recipe, load_scale(str(tmp_path / "small.toml")), 0)
     data = data_for(run, machine.artifacts)
     training = Training(run, data, None, machine)
-    ((rows_B, epochs_B),) = training.parts(0)
+    ((rows_B, epochs_B),) = training.micro_batches(0)
     read = torch.from_numpy(data.train.rows(rows_B))
     first, again, second = (
-        recipe.objective(read, training.poses(rows_B, epoch_B)).mask_BL
+        recipe.objective(read, training.objective_streams(rows_B, epoch_B)).mask_BL
         for epoch_B in (epochs_B, epochs_B, epochs_B + 1)
     )
     assert first is not None and again is not None and second is not None

@@ -174,7 +174,7 @@ def test_a_cache_holds_the_chosen_rows_and_belongs_to_the_student_who_chose(plac
         run_of(folder, {**everything, "student": "3B"})
     ).folder(machine)
     training = Training(run, data, teacher_for(run, machine), machine)
-    assert set(np.concatenate([rows_B for step in range(run.steps) for rows_B, _ in training.parts(step)])) == set(
-        order_of(run, data)[: Need(run).sequences].tolist()
-    )
+    assert set(
+        np.concatenate([rows_B for step in range(run.steps) for rows_B, _ in training.micro_batches(step)])
+    ) == set(order_of(run, data)[: Need(run).sequences].tolist())
     assert (execute(run, machine).folder / "summary.json").exists()

@@ -90,7 +90,7 @@ class Training:
         if not isinstance(source, FromCache | FromOtherContext):
             yield
             return
-        coming = (rows_B for step in range(self.step, self.run.steps) for rows_B, _ in self.parts(step))
+        coming = (rows_B for step in range(self.step, self.run.steps) for rows_B, _ in self.micro_batches(step))
         with Prefetched(source, coming) as self.supervision:
             yield
         self.supervision = source
@@ -110,21 +110,21 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        # a teacher whose word has no weight (SALT's second stage) is not asked
+        # the teacher is not asked at a step that gives its targets no weight (SALT's second stage)
         trained_on = self.run.recipe.training_recipe
         needs_target = trained_on.schedule(progress)[0] > 0 or trained_on.positions.asks_target
         supervision = self.supervision if needs_target else FromText()
-        parts = self.parts(self.step)
+        micro_batches = self.micro_batches(self.step)
         total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
-        for number, (rows_B, epochs_B) in enumerate(parts, 1):
+        for number, (rows_B, epochs_B) in enumerate(micro_batches, 1):
             read = torch.from_numpy(self.data.training_rows.rows(rows_B)).to(self.machine.device)
-            posed = trained_on.objective(read, self.poses(rows_B, epochs_B))
+            posed = trained_on.objective(read, self.objective_streams(rows_B, epochs_B))
             given = supervision(rows_B, self.draws(epochs_B), posed.tokens_BL, posed.labels_BL)
-            batch, chances = replace(given, mask_BL=posed.mask_BL), self.chances(rows_B)
-            with synchronised(self.student, last=number == len(parts)):
+            batch, streams = replace(given, mask_BL=posed.mask_BL), self.policy_streams(rows_B)
+            with synchronised(self.student, last=number == len(micro_batches)):
                 with self.machine.precision():
-                    trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, chances, batch.mask_BL
-                    loss = self.student(*trained) / len(parts)
+                    trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, streams, batch.mask_BL
+                    loss = self.student(*trained) / len(micro_batches)
                 loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)
@@ -148,14 +148,14 @@ class Training:
             model = self.model
         return standing(model, self.run, self.data, self.machine)
 
-    def chances(self, rows_B: np.ndarray) -> Streams | None:
+    def policy_streams(self, rows_B: np.ndarray) -> Streams | None:
         """The random streams of a policy that draws: a step's, each row's own, so that no split of a batch matters."""
         if not self.run.recipe.training_recipe.positions.draws:
             return None
         place = (self.machine.device, self.run.seed, "positions", self.step)
         return Streams(tuple(stream(*place, int(row)) for row in rows_B))
 
-    def poses(self, rows_B: np.ndarray, epochs_B: np.ndarray) -> Streams | None:
+    def objective_streams(self, rows_B: np.ndarray, epochs_B: np.ndarray) -> Streams | None:
         """The random streams of an objective that draws: each visit to a row has its own."""
         if not self.run.recipe.training_recipe.objective.draws:
             return None
@@ -166,8 +166,8 @@ class Training:
         """Which draw of its row's target each visit gets: the first one always, unless each is to be a new one."""
         return epochs_B if self.run.recipe.training_recipe.delivery == "fresh" else np.zeros_like(epochs_B)
 
-    def parts(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(rows_B, epochs_B) of this process at a step, in the parts that pass through the student together."""
+    def micro_batches(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(rows_B, epochs_B) of this process at a step, in micro-batches: each passes through the student at once."""
         batch = self.run.role.optimiser.batch
         epochs_B, places_B = np.divmod(np.arange(step * batch, (step + 1) * batch), len(self.order))
         world = self.machine.world
