@@ -27,7 +27,7 @@ ROWS = 10  # of a text that 48 sequences of training go through almost five time
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Machine, Data]:
     folder = tmp_path_factory.mktemp("fresh")
-    machine = this_machine(folder / "results", folder / "artifacts")
+    machine = this_machine(folder / "results", folder / "artifacts").at("float32")
     write_scale(folder)
     run = run_of(folder, "fresh", 1.0)
     assert run.teacher is not None
