@@ -20,8 +20,8 @@ def from_teacher_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> P
     refuse_misfit(student.config, teacher.config)
     mine, theirs = layers_of(student), layers_of(teacher)
     for layer, number in zip(mine, at_even_distances(len(mine), len(theirs)), strict=True):
-        given = theirs[number].self_attn.state_dict()
-        for name, weight in layer.self_attn.named_parameters():
+        given = theirs[number].get_submodule("self_attn").state_dict()
+        for name, weight in layer.get_submodule("self_attn").named_parameters():
             weight.copy_(cut(name, given[name], student.config, teacher.config))
     if student.config.hidden_size == teacher.config.hidden_size:
         # the input last: where the student has one matrix for both, it is its embeddings that are meant
