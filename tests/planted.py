@@ -57,7 +57,7 @@ def plant(
         "numerics": {"data": 1, "model": 1, "loss": 1, "delivery": 1, **(numerics or {})},
         "inputs": {"tokenizer": "70cce4", "packing": f"p{seed}", "teacher": teacher},
         "precision": {"products": products, "processes": 1, "at_once": 4, "compiled": False},
-        "source": {"code": "abc", "methods": {}, "commit": ""},
+        "source": {"code": "abc", "commit": ""},
         "versions": {},
         "hardware": {"machine": "x86_64", "cores": 2, "gpu": None},
     }

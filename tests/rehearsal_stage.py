@@ -21,9 +21,7 @@ from replication.experiment.run import Run
 from replication.experiment.scale import Scale, load_scale
 from replication.machine.device import CPU, Machine
 from replication.planning.plan import Plan
-from replication.records import provenance
 from replication.records.record import record_of
-from replication.records.source_hint import Digests
 from replication.training.teacher_pass import build
 from replication.training.training import Training
 
@@ -118,7 +116,6 @@ length = "4096"
 optimiser = {LEARNING}
 """
 PARTS = ("data", "model", "loss", "optimiser", "delivery", "evaluate")  # that every run shares
-NO_DIGESTS = Digests("", {})
 KILLED_AFTER = 7  # steps: two beyond the last checkpoint
 
 
@@ -148,12 +145,11 @@ class Stage:
         wanted.add(run)
         for each in (wanted.teachers | wanted.runs).values():
             self.used |= {*PARTS, *components_of(each.recipe), *components_of(each.recipe.training_recipe)}
-        with patch.object(provenance, "digests", return_value=NO_DIGESTS):  # of source text: half of a small run's time
-            for teacher in wanted.teachers.values():
-                self.interrupted(teacher)
-            build(wanted.needs, self.machine)
-            for each in wanted.runs.values():
-                self.interrupted(each)
+        for teacher in wanted.teachers.values():
+            self.interrupted(teacher)
+        build(wanted.needs, self.machine)
+        for each in wanted.runs.values():
+            self.interrupted(each)
         return numbers_of(record_of(run, self.machine).folder)
 
     def interrupted(self, run: Run) -> None:

@@ -142,7 +142,7 @@ def test_source_and_packing_set_nothing_apart(tmp_path: Path) -> None:
     path = tmp_path / "full-s7" / "config.json"
     plant(tmp_path, "full", {}, 7, {"lm_loss": 99.0})
     config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "source": {"code": "xyz", "methods": {}, "commit": "new"}}))
+    path.write_text(json.dumps({**config, "source": {"code": "xyz", "commit": "new"}}))
     choice = load.choose(exhibit(), load.records(tmp_path))
     assert len(choice.kept) == 10 and choice.left == []
 

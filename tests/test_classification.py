@@ -296,7 +296,7 @@ def test_files_are_named_by_what_decides_them(monkeypatch: pytest.MonkeyPatch) -
     paths = [classification.file_of(setting, 0) for setting in settings] + [classification.file_of(base, 1)]
     assert len(set(paths)) == len(paths)
     assert classification.file_of(replace(base, evaluation=9), 0) == paths[0]
-    monkeypatch.setattr(classification, "code", lambda setting: "other")
+    monkeypatch.setattr(classification, "code", lambda: "other")
     assert classification.file_of(base, 0) != paths[0]
 
 

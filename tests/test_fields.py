@@ -54,7 +54,7 @@ from toy import __main__ as command
 from toy import descent, fields
 from toy.fields import Setting
 from toy.outcomes import outcomes
-from toy.study import decisive, stated_run
+from toy.study import stated_run
 
 EXHIBIT = "ours/figure03"
 FIVE = "0.4 0.25 0.2 0.1 0.05"
@@ -300,12 +300,6 @@ def test_another_random_target_is_refused() -> None:
 
     with pytest.raises(ValueError, match="only RandomSampling"):
         fields.run(Setting(Dice(0.9, 2)), 0)
-
-
-def test_its_files_decide_a_record() -> None:
-    assert {"fields.py", "closed_forms.py", "descent.py", "outcomes.py", "loss.py"} <= {
-        path.name for path in decisive("fields")
-    }
 
 
 # the exhibit

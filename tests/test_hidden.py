@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import oracle
@@ -23,7 +22,6 @@ from replication.experiment.run import Run
 from replication.experiment.scale import load_scale
 from replication.fused.head import Head, TeacherStates
 from replication.fused.loss import fused_loss
-from replication.machine.device import this_machine
 from replication.model.decoder import build, hidden_of, logits_and_hidden_of, logits_of
 from replication.training.student import Student
 
@@ -104,7 +102,6 @@ def test_a_target_that_brings_no_hidden_states_is_refused(target: object) -> Non
         parse({**COSINE, "target": target})
 
 
-def test_a_recipe_with_the_term_has_an_id_of_its_own(tmp_path: Path) -> None:
-    assert this_machine(tmp_path, tmp_path).results == tmp_path
+def test_a_recipe_with_the_term_has_an_id_of_its_own() -> None:
     ids = {Run(parse(stated), load_scale("laptop"), 0).id for stated in ({}, COSINE, {"hidden": "Cosine"})}
     assert len(ids) == 3 and "full-s0-4b34ddf6" in ids

@@ -23,6 +23,7 @@ from replication.planning.plan import Plan
 from replication.records.record import record_of
 from replication.training.run_data import data_for
 from replication.training.weights import starting_point, teacher_for
+from tests.small import write_scale
 
 CLASSES = 40
 TAKEN = {"initial": "FromTeacherLayers", "student": "half of 3B"}
@@ -107,9 +108,13 @@ def test_layers_stand_at_even_distances(layers: int, of: int, which: list[int]) 
 @pytest.mark.parametrize(
     ("shape", "misfit"),
     [
+        (
+            {"width": 32, "heads": 2, "kv_heads": 2},
+            r"heads \(2 of the student, 4 of the teacher\), .*, head width \(16 of .*\)",
+        ),
         ({"layers": 5}, r"layers \(5 of the student, 4 of the teacher\)"),
-        ({"width": 32}, r"width \(32 of the student, 24 of the teacher\)"),
-        ({"heads": 2, "kv_heads": 2}, r"heads \(2 of the student, 4 of the teacher\)"),
+        ({"width": 32}, r"width \(32 of the student, 24 of the teacher\), head width \(8 of .*, 6 of the teacher\)"),
+        ({"width": 12, "heads": 2, "kv_heads": 2}, r"heads \(2 of the student, 4 of the teacher\)"),
         ({"kv_heads": 4}, r"key and value heads \(4 of the student, 2 of the teacher\)"),
         ({"family": "qwen2"}, r"family \(qwen2 of the student, llama of the teacher\)"),
         ({"classes": 41}, r"classes \(41 of the student, 40 of the teacher\)"),
@@ -129,12 +134,12 @@ def test_it_needs_a_teacher() -> None:
 def test_a_run_begins_with_its_teacher_and_its_record_names_what_it_began_with(tmp_path: Path) -> None:
     """With the term on hidden states, whose student is as wide as its teacher: TAD's students, trained for a moment."""
     machine = replace(this_machine(tmp_path / "results", tmp_path / "artifacts"), autocast=False)
-    scale = load_scale("smoke")
-    scale = scale.model_copy(update={"tokens": {**scale.tokens, "teacher": 512, "10B": 512}})
-    run, wanted = (
-        Run(parse({**TAKEN, "hidden": "Cosine", "schedule": {"name": "Constant", "ce_weight": 1}}), scale, 0),
-        Plan(),
-    )
+    write_scale(tmp_path)
+    scale = load_scale(str(tmp_path / "small.toml"))
+    shallow = scale.role("3B").model_copy(update={"ffn": 32})
+    scale = scale.model_copy(update={"roles": {**scale.roles, "half of 3B": shallow}})
+    stated = {**TAKEN, "hidden": "Cosine", "schedule": {"name": "Constant", "ce_weight": 1}}
+    run, wanted = Run(parse(stated), scale, 0), Plan()
     wanted.add(run)
     for each in [*wanted.teachers.values(), run]:
         assert execute(each, machine).done
@@ -143,7 +148,7 @@ def test_a_run_begins_with_its_teacher_and_its_record_names_what_it_began_with(t
     assert torch.equal(begun.base_model.embed_tokens.weight, teacher.base_model.embed_tokens.weight)
     text = (record_of(run, machine).folder / "config.json").read_text()
     assert f'"start": "{fingerprint(begun)}"' in text and f'"teacher": "{fingerprint(teacher)}"' in text
-    assert run.id.startswith("constant-ce-weight1.0".join(["full-", ""])) or "fromteacherlayers" in run.id
+    assert "cosine" in run.id and "fromteacherlayers" in run.id
     elsewhere = replace(run, recipe=replace(run.recipe, student=str(tmp_path)))
     with pytest.raises(ValueError, match="both say where the student begins"):
         starting_point(elsewhere, data_for(run, machine.artifacts), machine)

@@ -17,7 +17,6 @@ from paper_tables import spec
 from toy import __main__ as command
 from toy import listing
 from toy.listing import LISTINGS, Setting
-from toy.study import decisive
 
 EXHIBIT = "ours/figure01"
 ROUNDS = [[0, 1, 2, 3], [1, 0, 0, 0], [4, 4, 4, 4], [0, 3, 0, 3], [2, 1, 2, 4]]
@@ -145,4 +144,3 @@ def test_records_fill_the_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     training = "Training listing, as printed"
     assert everywhere - filled == {(training, "reported_classes"), (training, "expected_reported_classes")}
     assert all((row, one.column) in filled for one in exhibit.claims for row in one.rows)
-    assert {path.stem for path in decisive("listing")} >= {"listing", "octaves", "expectations", "loss"}

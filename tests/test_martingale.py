@@ -25,7 +25,6 @@ from toy import __main__ as command
 from toy import martingale, risk
 from toy.deviation import deviation
 from toy.source import Source, distilled, hidden, losses, model, shown
-from toy.study import decisive
 
 ERRORS = 4  # standard errors allowed
 TINY = martingale.Setting(length=12, completions=8, sequences=64, memory=0.8, topics=2, vocabulary=4)
@@ -346,8 +345,3 @@ def test_records_fill_the_exhibit(name: str, tmp_path: Path, monkeypatch: pytest
         assert record.config.settings and all(
             len(set(map(len, c.values()))) == 1 for c in record.summary.curves.values()
         )
-
-
-def test_what_a_study_shares_decides_its_numbers_too() -> None:
-    for study in ("martingale", "risk"):
-        assert {"source.py", "deviation.py", f"{study}.py"} <= {path.name for path in decisive(study)}

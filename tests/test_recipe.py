@@ -48,7 +48,8 @@ def test_stating_a_default_changes_nothing() -> None:
     "other",
     [{"student": "1B"}, {"tokens": "100B"}, {"target": "OneHot"}, {"target": {"name": "Full", "exponent": 0.5}},
      {"divergence": "L1"}, {"positions": "TopFraction"}, {"schedule": "TwoStage"}, {"delivery": "online"},
-     {"samples": "RandomSamples"}, {"probe": "gradients"}, {"text": "path:x"}],
+     {"samples": "RandomSamples"}, {"probe": "gradients"}, {"text": "path:x"},
+     {"hidden": "Cosine"}, {"initial": "FromTeacherLayers"}, {"objective": "PrefixLM"}],
 )  # fmt: skip
 def test_every_field_that_decides_numbers_changes_the_id(other: dict[str, object]) -> None:
     assert run_id(parse(other), "laptop", 0) != run_id(Recipe(), "laptop", 0)

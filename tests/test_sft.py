@@ -253,7 +253,7 @@ def test_tuning_goes_on_from_the_student_and_learns_to_answer(place: tuple[Path,
     assert "<|assistant|>" in saved.apply_chat_template([{"role": "user", "content": "5?"}], tokenize=False,
                                                         add_generation_prompt=True)  # fmt: skip
     config = json.loads((place[1].results / "small" / run.id / "config.json").read_text())
-    assert {"Responses", "OneHot", "Instructed"} <= set(config["methods"])
+    assert {"positions.Responses", "target.OneHot", "tuning.Instructed"} <= set(config["numerics"])
     assert config["settings"]["tuned_on"]["steps"] == run.steps and config["settings"]["tokens"] == 1152
 
 

@@ -14,7 +14,7 @@ from analysis.load import choose, frame, records
 from analysis.matching import by_cell
 from paper_tables import spec
 from toy import __main__ as command
-from toy.study import decisive, stated_run
+from toy.study import stated_run
 
 EXHIBIT = "rskd/figure02a"
 
@@ -218,8 +218,3 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("")
     assert command.main([EXHIBIT, "--results", str(tmp_path / "file")]) == 2
     assert capfd.readouterr().err.splitlines()[-1].startswith("error: ")
-
-
-def test_the_code_of_a_record_covers_every_part() -> None:
-    names = {path.stem for path in decisive("zipf")}
-    assert {"zipf", "sums", "octaves", "expectations", "scatter", "next_token", "loss"} <= names

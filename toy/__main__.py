@@ -14,12 +14,12 @@ import torch
 from tqdm import tqdm
 
 from paper_tables import spec
-from replication.experiment.recipe import methods_of, seeds
+from replication.experiment.recipe import seeds
 from replication.experiment.scale import load_scale
 from replication.machine.files import ROOT
 from replication.records.provenance import provenance
 from replication.records.record import NO_CORPUS, Record
-from toy.study import Run, decisive, numerics, stated_run, study
+from toy.study import CODE, Run, numerics, stated_run, study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,7 +133,7 @@ def execute(run: Run, results: Path) -> str:
     except ValueError as error:
         raise StudyError(run.id, str(error)) from None
     stated = {"recipe": run.recipe, "changed": run.changed, "scale": run.scale, "seed": run.seed}
-    known = provenance(methods_of(run.setting), decisive(run.study))
+    known = provenance(CODE)
     bound = {"settings": run.sizes, "corpus": corpus, "numerics": numerics(run), "inputs": {}}
     record.open({**known, "run_id": run.id, **stated, **bound})
     record.finish(metrics, curves)

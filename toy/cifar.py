@@ -12,7 +12,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ from replication.machine.files import ROOT
 from replication.seeds import generator
 from toy.images import CLASSES, Images, images
 from toy.resnet import resnet
-from toy.study import code_of
+from toy.study import code
 from toy.views import Views, layout
 
-PARTS = ("resnet.py", "views.py", "shapes.py")  # files of this folder that decide the numbers too
 NETWORKS = ("student", "teacher")
 TEACHER_SEED = 0  # whatever the student's, as for the language models
 BINS = 15  # equal-width bins of top-1 confidence, as for the language models
@@ -255,15 +254,9 @@ def precision() -> Any:
 def place(setting: Setting, seed: int) -> Path:
     """Where a network lies: named by all that decides it."""
     parts = {name: [type(value).__name__, str(value)] for name, value in vars(setting).items()}
-    key = json.dumps([parts, seed, images().fingerprint, code(setting)], sort_keys=True)
+    key = json.dumps([parts, seed, images().fingerprint, code()], sort_keys=True)
     folder = Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")) / "toy" / "cifar"
     return folder / f"{setting.network}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
-
-
-@cache
-def code(setting: Setting) -> str:
-    """Once a process: a file that is edited while the study runs does not part it from its teacher."""
-    return code_of("cifar", setting)
 
 
 def restored(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float, float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,8 @@ from replication.machine.files import ROOT
 from replication.seeds import generator
 from toy.checkpoint import Checkpoint
 from toy.gaussians import Problem, drawn
-from toy.study import code_of
+from toy.study import code
 
-PARTS = ("gaussians",)  # files of this folder that decide the numbers too
 BINS = 15  # equal-width bins of top-1 confidence, as for the language models, whose evaluation toys do not import
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 CHECKPOINT_SECONDS = 60.0
@@ -217,14 +215,9 @@ def file_of(setting: Setting, seed: int) -> Path:
     """Where the network of a setting lies: named by all that decides its weights, code and device included."""
     known = {item.name: plain(getattr(setting, item.name)) for item in fields(setting) if item.name != "evaluation"}
     words = "-".join([setting.role, known["target"]["name"], known["divergence"]["name"]])
-    known |= {"code": code(setting), "torch": torch.__version__}
+    known |= {"code": code(), "torch": torch.__version__}
     name = identified(words.lower(), known, device().type, seed)
     return Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")) / "toy" / "classification" / f"{name}.pt"
-
-
-@cache
-def code(setting: Setting) -> str:
-    return code_of("classification", setting)
 
 
 def stream(seed: int, *purpose: str) -> Generator:

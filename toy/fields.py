@@ -21,7 +21,6 @@ from toy.closed_forms import GRADIENTS, rest
 from toy.descent import descent, paths, rounded, sampled, size
 from toy.outcomes import Outcomes, gradients, only, outcomes
 
-PARTS = ("closed_forms.py", "descent.py", "outcomes.py")  # files of this folder that decide the numbers too
 GRID = 18  # the states of 3 classes: a lattice with as many steps along an edge
 STATES = 200  # random states of more classes, about the teacher
 SPREAD = 1.5  # the deviation of a random student's logits

@@ -18,7 +18,6 @@ from replication.seeds import generator
 from toy.expectations import mean_deviation, seen
 from toy.octaves import Curves, curves, grouped
 
-PARTS = ("expectations", "octaves")  # of this folder, which decide the numbers too
 Metrics = dict[str, float]
 
 

@@ -16,7 +16,6 @@ from replication.seeds import generator
 from toy.deviation import Deviation, deviation
 from toy.source import Source, distilled, hidden, losses, model, share, uniforms
 
-PARTS = ("source.py", "deviation.py")  # files of this folder that decide the numbers too
 PREFIXES = (1, 5, 10, 30, 100, 300, 640)  # SALT Tables 6 to 9
 CHUNK = 64  # sequences whose completions are drawn at a time
 COUPLINGS = ("independent", "common")

@@ -14,7 +14,6 @@ from replication.seeds import generator
 from toy.deviation import deviation
 from toy.source import Source, distilled, losses, model, share, shown
 
-PARTS = ("source.py", "deviation.py")  # files of this folder that decide the numbers too
 OMEGAS = torch.linspace(0, 1, 21, dtype=torch.float64)
 HELD = (0.0, 0.25, 0.5, 0.75, 1.0)  # omegas at which Eq. 68 and 69 are held against the definitions
 ALONG = 16  # sequences of that

@@ -10,16 +10,18 @@ import importlib
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from replication.experiment.identity import identified, named, plain, plain_words, without_defaults
-from replication.experiment.recipe import AXES, made, method, methods_of, one_of
+from replication.experiment.recipe import AXES, made, method, one_of
+from replication.machine.files import ROOT
 from replication.records.numerics import SHARED, of_methods, of_module
-from replication.records.source_hint import digests
+from replication.records.source_hint import digest_of
 
 STUDIES = ("zipf", "classification", "listing", "cifar", "fields", "martingale", "risk")
+CODE = (ROOT / "toy", ROOT / "replication" / "axes")  # the folders of it
 SIZES = Path(__file__).with_name("sizes.toml")
 
 Metrics = dict[str, float]
@@ -109,14 +111,10 @@ def numerics(run: Run) -> dict[str, int]:
     return {f"toy.{run.study}": of_module(study(run.study)), "loss": SHARED["loss"], **of_methods(run.setting)}
 
 
-def decisive(name: str) -> list[Path]:
-    """The files of which a study's source is a digest, beside the axes: its own, its PARTS, the loss."""
-    here = Path(__file__).parent
-    own = [(here / part).with_suffix(".py") for part in (name, *getattr(study(name), "PARTS", ()))]
-    return [*own, here.parent / "replication" / "axes" / "loss.py"]
+@cache
+def code() -> str:
+    """One word for how all code is written that a study may use: names what is kept between runs, never a record.
 
-
-def code_of(name: str, setting: Any) -> str:
-    """One word for how all code of this setting is written: names what is kept between runs, never a record."""
-    found = digests(decisive(name), methods_of(setting))
-    return "-".join([found.code, *found.methods.values()])
+    Once a process: a file that is edited while the study runs does not part it from its teacher.
+    """
+    return digest_of(CODE)

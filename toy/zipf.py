@@ -23,7 +23,6 @@ from toy.octaves import Curves, curves, grouped
 from toy.scatter import scatter
 from toy.sums import Sums
 
-PARTS = ("expectations", "next_token", "octaves", "scatter", "sums")  # of this folder, which decide the numbers too
 FIXED = (Full, TopK, TopP, SmoothedTopK)  # the same in every round: one round says all
 CHUNK = 500_000  # teacher probabilities at a time
 

@@ -24,9 +24,10 @@ class NoHidden:
 
 @dataclass(frozen=True)
 class Cosine:
-    """weight * (1 - cosine of the angle between the two states), in nats like the divergence (TAD Section 3.2.2).
+    """weight * (1 - cosine of the angle between the two states), as TAD Section 3.2.2 adds it to its Eq. 4.
 
-    After DistilBERT (Sanh et al. 2019). TAD prints no weight; one, as of the terms of its Eq. 4, is our reading.
+    DistilBERT's loss (Sanh et al. 2019). TAD prints no weight; one, as of the other terms there, is our reading, and so
+    are the last states, behind the final norm: the head reads them.
     Raises ValueError where the two models' widths differ.
     """
 

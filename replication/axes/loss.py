@@ -1,8 +1,8 @@
 """Where the axes meet: the loss of one batch, as the papers write it.
 
 loss = mean over positions of weight * (kd_weight * divergence(student, target) + ce_weight * cross-entropy),
-as RS-KD Section 6.3, SE-KD Eq. 3 and 4, TAD Eq. 4 and SALT Eq. 4 all have it. `fused/loss.py` gives the same loss
-without the logits.
+as RS-KD Section 6.3, SE-KD Eq. 3 and 4, TAD Eq. 4 and SALT Eq. 4 all have it; a term on hidden states is added to the
+divergence (`hidden.py`). `fused/loss.py` gives the same loss without the logits.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import ModuleType
 
 from replication.experiment.identity import changed, resolved
-from replication.experiment.recipe import methods_of
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.probes.module import deed_of, material, module_of
@@ -43,5 +42,5 @@ def open_computed(record: Record, run: Run, module: ModuleType) -> None:
     """Of a run that reads no text."""
     stated = {"recipe": resolved(run.recipe), "changed": changed(run.recipe), "settings": run.settings()}
     bound = {"corpus": NO_CORPUS, "numerics": numerics_of(run.recipe, module), "inputs": {}}
-    known = {**provenance(methods_of(run.recipe)), "run_id": run.id, "scale": run.scale.name, "seed": run.seed}
+    known = {**provenance(), "run_id": run.id, "scale": run.scale.name, "seed": run.seed}
     record.open({**known, **stated, **bound})

@@ -145,11 +145,6 @@ AXES: dict[str, dict[str, Any]] = {
 }
 
 
-def methods_of(holder: Any) -> list[str]:
-    """The classes that a recipe or a study's setting names on its axes."""
-    return [type(getattr(holder, axis)).__name__ for axis in AXES if hasattr(holder, axis)]
-
-
 def parse(stated: dict[str, Any]) -> Recipe:
     """A recipe from what a TOML table states; the rest are defaults. Raises ValueError, one line, for unknown words."""
     known = {item.name for item in fields(Recipe)}

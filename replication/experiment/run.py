@@ -91,8 +91,8 @@ class Run:
         recipe = self.recipe
         if isinstance(recipe.tuning, Instructed):
             return self.untuned.settings() | recipe.tuning.settings(self.scale, self.steps, self.length)
-        measured = {} if recipe.measurement is None else recipe.measurement.settings(self.scale)
-        return self.of_student() | self.of_teacher() | recipe.background.settings(self.scale) | measured
+        found = self.of_student() | self.of_teacher() | recipe.background.settings(self.scale)
+        return found if recipe.measurement is None else found | recipe.measurement.settings(self.scale)
 
     def of_student(self) -> dict[str, Any]:
         recipe, role = self.recipe, self.role

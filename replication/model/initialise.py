@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from replication.model.decoder import layers_of
-
-# what must be the same in both, since heads are neither split nor joined
-SHARED = {"model_type": "family", "num_attention_heads": "heads", "num_key_value_heads": "key and value heads"}
-# what the teacher must have at least as much of
-ENOUGH = {"num_hidden_layers": "layers", "hidden_size": "width"}
 
 
 @torch.no_grad()
@@ -23,8 +20,8 @@ def from_teacher_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> P
     refuse_misfit(student.config, teacher.config)
     mine, theirs = layers_of(student), layers_of(teacher)
     for layer, number in zip(mine, at_even_distances(len(mine), len(theirs)), strict=True):
-        given = theirs[number].self_attn.state_dict()
-        for name, weight in layer.self_attn.named_parameters():
+        given = theirs[number].get_submodule("self_attn").state_dict()
+        for name, weight in layer.get_submodule("self_attn").named_parameters():
             weight.copy_(cut(name, given[name], student.config, teacher.config))
     if student.config.hidden_size == teacher.config.hidden_size:
         # the input last: where the student has one matrix for both, it is its embeddings that are meant
@@ -36,19 +33,27 @@ def from_teacher_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> P
 
 
 def refuse_misfit(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-    pairs = [(words, getattr(student, key), getattr(teacher, key)) for key, words in (SHARED | ENOUGH).items()]
+    mine, its = shape_of(student), shape_of(teacher)
+    same = ("family", "heads", "key and value heads")  # heads are neither split nor joined; of the rest a part is taken
     wrong = [
-        f"{words} ({mine} of the student, {its} of the teacher)"
-        for words, mine, its in pairs
-        if (mine != its if words in SHARED.values() else mine > its)
+        f"{what} ({mine[what]} of the student, {its[what]} of the teacher)"
+        for what in mine
+        if (mine[what] != its[what] if what in same or its[what] is None else mine[what] > its[what])
     ]
-    if student.vocab_size > teacher.vocab_size:
-        wrong.append(f"classes ({student.vocab_size} of the student, {teacher.vocab_size} of the teacher)")
     if wrong:
         raise ValueError(
             f"Initial FromTeacherLayers: the teacher does not fit in {', '.join(wrong)}. Give a student of its family "
             "and heads, no wider and no deeper, or leave initial out."
         )
+
+
+def shape_of(config: PretrainedConfig) -> dict[str, Any]:
+    """What the two must fit in; None of what the family does not state."""
+    names = {
+        "family": "model_type", "heads": "num_attention_heads", "key and value heads": "num_key_value_heads",
+        "layers": "num_hidden_layers", "width": "hidden_size", "classes": "vocab_size",
+    }  # fmt: skip
+    return {what: getattr(config, name, None) for what, name in names.items()} | {"head width": head_width(config)}
 
 
 def at_even_distances(layers: int, of: int) -> list[int]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,43 +13,19 @@ from typing import Any
 import torch
 
 from replication.machine.files import ROOT
-from replication.records.source_hint import digests
+from replication.records.source_hint import digest_of
 
 FORMAT = 2
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-# the files of which `source` is a digest, beside the axes: a hint of how the code was written, never compared
-DECISIVE = (
-    "axes/loss.py",
-    "fused/loss.py",
-    "fused/products.py",
-    "fused/gradients.py",
-    "fused/head.py",
-    "training/student.py",
-    "data/corpus.py",
-    "data/tokenizer.py",
-    "data/packing.py",
-    "model/decoder.py",
-    "training/supervision.py",
-    "training/loop.py",
-    "training/training.py",
-    "cache/codec.py",
-    "cache/counts.py",
-    "cache/water_filling.py",
-    "cache/ratio.py",
-    "cache/bits.py",
-    "cache/choose.py",
-    "evaluate/language_model.py",
-    "evaluate/calibration.py",
-)
-DECIDING = tuple(ROOT / "replication" / name for name in DECISIVE)
+CODE = (ROOT / "replication",)
 
 
-def provenance(methods: Iterable[str], files: Sequence[Path] = DECIDING) -> dict[str, Any]:
+def provenance(folders: Sequence[Path] = CODE) -> dict[str, Any]:
     """By which code, on what: recorded with every run, never part of its id and never compared.
 
-    `source` digests `files` and, of the axis files, what they and `methods`, the recipe's classes, use.
+    `source` digests the Python files in `folders`.
     """
-    source = {**asdict(digests(files, methods)), "commit": commit()}
+    source = {"code": digest_of(folders), "commit": commit()}
     return {"format": FORMAT, "source": source, "versions": versions(), "hardware": hardware()}
 
 

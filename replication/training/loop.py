@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from replication.evaluate.language_model import evaluate
 from replication.evaluate.responses import response_loss
 from replication.experiment.identity import changed, resolved
-from replication.experiment.recipe import methods_of
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.checkpoint import publish, remove, restore, save, weights_of
@@ -122,7 +121,7 @@ def open_record(
     batch = run.role.optimiser.batch // machine.world.size
     record.open(
         {
-            **provenance([*methods_of(run.recipe), *methods_of(run.recipe.training_recipe)]),
+            **provenance(),
             "run_id": run.id,
             "recipe": resolved(run.recipe),
             "changed": changed(run.recipe),
