@@ -6,11 +6,8 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from fnmatch import fnmatch
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,12 +15,12 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from tests.make_targets import make, makefile_targets, makes, needs_make, patterns
 from tools import setup_environment
 from tools.write_lock import canonical, closure, stated
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = ("rskd", "tad", "sekd", "salt")
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
 def pins(lines: list[str]) -> dict[str, str]:
@@ -61,30 +58,6 @@ def test_the_lock_is_complete() -> None:
 def test_the_tests_run_on_what_is_locked() -> None:
     installed = {name: version(name).partition("+")[0] for name in locked() if name not in ("appnope", "torch")}
     assert installed == {name: pin for name, pin in locked().items() if name in installed}
-
-
-def makefile_targets() -> dict[str, str]:
-    """Target -> its help line ('' where it has none), of the rules that are written out."""
-    rules = re.findall(r"^([a-z][\w-]*):(?!=)(?:[^#\n]*?## (.+))?", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    return dict(rules)
-
-
-@cache
-def patterns() -> list[str]:
-    """The rules that `define rules` makes: 'replicate-tad-table-%'."""
-    return re.findall(r"^([a-z][\w-]*-%): environment$", make("--print-data-base", "--dry-run", "help"), re.MULTILINE)
-
-
-def makes(target: str) -> bool:
-    return any(fnmatch(target, pattern.replace("%", "?*")) for pattern in (*makefile_targets(), *patterns()))
-
-
-def make(*arguments: str) -> str:
-    """What `make` prints, run with nothing of the make around us."""
-    outer = "MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES SCALE SEEDS CORES EXHIBIT PROFILE PYTHON PY".split()
-    environment = {name: value for name, value in os.environ.items() if name not in outer}
-    command = ["make", "--no-print-directory", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 @needs_make

@@ -81,13 +81,13 @@ def test_a_run_killed_in_two_processes_goes_on_in_one(alone: dict[str, Path], tm
     script = tmp_path / "dying.py"
     script.write_text(
         "import os, signal, sys\n"
-        "from replication import train\n"
-        "advance = train.Training.advance\n"
+        "from replication.training.training import Training\n"
+        "advance = Training.advance\n"
         "def dying(self):\n"
         "    if self.step == 7 and self.run.recipe.teacher != 'none':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return advance(self)\n"
-        "train.Training.advance = dying\n"
+        "Training.advance = dying\n"
         "from replication.__main__ import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

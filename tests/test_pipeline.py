@@ -278,7 +278,7 @@ def test_caching_cut_off_between_batches_resumes_to_the_same_bytes(
             raise KeyboardInterrupt
         return drawn(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("replication.training.supervision.drawn", failing)
+    monkeypatch.setattr("replication.training.teacher_pass.drawn", failing)
     with pytest.raises(KeyboardInterrupt):
         build([need], elsewhere)
     monkeypatch.undo()

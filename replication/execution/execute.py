@@ -7,7 +7,7 @@ from types import ModuleType
 from replication.experiment.identity import changed, resolved
 from replication.experiment.run import Run
 from replication.machine.device import Machine
-from replication.probes.module import deed_of, material, module_of
+from replication.probes.module import deed_of, material, module_of, refuse_unready
 from replication.records.numerics import numerics_of
 from replication.records.provenance import provenance
 from replication.records.record import NO_CORPUS, Record, record_of
@@ -27,6 +27,7 @@ def execute(run: Run, machine: Machine) -> Record:
 
 
 def measure(run: Run, record: Record, machine: Machine) -> None:
+    refuse_unready(run)
     probe, asked = run.recipe.probe, run.recipe.measurement
     assert asked is not None
     if asked.computed:

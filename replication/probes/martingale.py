@@ -29,6 +29,14 @@ LOGITS = 2**30  # bytes of student logits at a time
 BINS = 40
 
 
+def ready(run: Run) -> None:
+    """ValueError, one line, for a run without a teacher."""
+    if run.recipe.teacher == "none":
+        raise ValueError(
+            f"Run {run.id} has no teacher (teacher = 'none'), and an oracle that completes prefixes is one: name one."
+        )
+
+
 def martingale(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:
     """The plug-in estimate of xi_t (Eq. 66, omega = 0) over held-out rows, for every t and T of the tables.
 

@@ -18,6 +18,12 @@ from replication.training.weights import teacher_for, trained
 DRAFTS = 2_000  # that the teacher looks at
 
 
+def ready(run: Run) -> None:
+    """ValueError, one line, for a run without a teacher."""
+    if run.recipe.teacher == "none":
+        raise ValueError(f"Run {run.id} has no teacher (teacher = 'none'), and it is what accepts drafts: name one.")
+
+
 def speculative(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:
     """`decoded_acceptance`, the share of drafts that the teacher accepted of those it looked at; `decoded_expected`,
     the mean of sum(min(teacher, student)) at the same drafts, and `decoded_error`, half of the 99 % interval around it;
