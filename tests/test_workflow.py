@@ -26,10 +26,14 @@ def test_an_exhibit_runs_resumes_and_is_judged(tmp_path: Path) -> None:
     assert len(done) == 6  # five students and their teacher
     written = {path: path.stat().st_mtime_ns for path in done}
 
-    done[0].unlink()
+    # as for another exhibit that shares some of these runs: its cache marker is newer than they are
+    lost = next(path for path in done if path.parent.name.startswith("randomsampling-s0"))
+    lost.unlink()
+    for marker in (tmp_path / "artifacts/small/caches").glob("*.done"):
+        marker.unlink()
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and "1 still to do" in again.stdout
-    assert {path for path in done if path.stat().st_mtime_ns != written[path]} == {done[0]}
+    assert {path for path in done if path.stat().st_mtime_ns != written[path]} == {lost}
 
     third = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert third.returncode == 0 and "0 still to do" in third.stdout

@@ -49,9 +49,15 @@ def steps(found: Plan, scale: Scale, machine: Machine, sizes: list[str], cores: 
         "summary": str(results / scale.name / "{id}" / "summary.json"),
         "teachers": list(found.teachers),
         "timed": [run.id for run in found.runs.values() if run.recipe.measurement and run.recipe.measurement.timed],
-        "before": {run.id: before(run, found) for run in (found.teachers | found.runs).values()},
+        "before": {run.id: before(run, found) for run in waiting(found, results)},
         "caches": str(marker(found, scale, machine).absolute()),
     }
+
+
+def waiting(found: Plan, results: Path) -> list[Run]:
+    """The runs without a record. Snakemake is not told of the others, which it would make again behind a new cache."""
+    planned = (found.teachers | found.runs).values()
+    return [run for run in planned if not (results / run.scale.name / run.id / "summary.json").exists()]
 
 
 class Before(TypedDict):
