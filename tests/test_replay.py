@@ -124,6 +124,11 @@ def test_what_was_read_must_be_here(found: tuple[Path, Machine], tmp_path: Path)
     known = record.config["inputs"]["teacher"]
     other = altered(record, tmp_path / "one", "config.json", known, 16 * "0")
     assert replay(other, machine).word == "cannot" and "its teacher" in replay(other, machine).why
+    loss = repr(record.steps[2]["loss"])
+    unnoted = altered(record, tmp_path / "zero", "config.json", known, "unrecorded (5f45cd)")
+    assert replay(unnoted, machine).word == "identical"
+    (unnoted.folder / "metrics.jsonl").write_text((unnoted.folder / "metrics.jsonl").read_text().replace(loss, "9.5"))
+    assert replay(logged(unnoted.folder), machine).word == "cannot"
     text = record.config["corpus"]["fingerprint"]
     assert "its corpus was" in replay(altered(record, tmp_path / "two", "config.json", text, "feed"), machine).why
     resized = altered(
