@@ -212,3 +212,22 @@ def test_new_records_join_only_what_comes_out_again(
     path = tmp_path / "small" / record.run_id / "config.json"
     path.write_text(path.read_text().replace('"loss": 1', '"loss": 0'))
     join("rskd/table06", str(scale), {coming.run_id}, machine, tmp_path)
+
+
+def test_a_teacher_from_elsewhere_that_was_replaced_is_noticed(
+    found: tuple[Path, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale, machine = found
+    ours = run_of(scale, "online").teacher
+    assert ours is not None
+    shutil.copytree(model_folder(ours, machine), tmp_path / "teacher")
+    stated = {"teacher": str(tmp_path / "teacher"), "target": "Full"}
+    run = Run(parse(stated), load_scale(str(scale)), 0)
+    record = logged(execute(run, machine).folder)
+    assert replay(record, machine).word == "identical"
+    model = load(tmp_path / "teacher")
+    with torch.no_grad():
+        next(model.parameters())[0, 0] += 1e-3
+    model.save_pretrained(tmp_path / "teacher")
+    verdict = replay(record, machine)
+    assert verdict.word == "cannot" and verdict.why.startswith("its teacher was")

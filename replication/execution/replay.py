@@ -168,6 +168,10 @@ def trained_again(record: Logged, run: Run, machine: Machine) -> Verdict:
     if run.recipe.reads_cache:
         build([Need(beginning)], machine)
     training = Training(run, data, teacher, machine, supervision_of(beginning, data, teacher, machine))
+    for what in ("teacher", "start"):  # those that no run of the suite trained were not looked at yet
+        then, now = record.config["inputs"].get(what, "unrecorded"), training.inputs.get(what)
+        if not then.startswith("unrecorded") and now != then:
+            raise NotHereError(f"its {what} was {then}, and here it is {now}")
     lines = []
     for step in range(1, last + 1):
         loss, gradient_norm, _ = training.advance()

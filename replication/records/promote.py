@@ -27,7 +27,8 @@ def promote(run_ids: Iterable[str], scale: str, local: Path, logged: Path = ROOT
             "Run the exhibit (make replicate-...) to the end, then record it."
         )
     configs = {name: json.loads((folder / "config.json").read_text()) for name, folder in sources.items()}
-    for what, values in apart(configs).items():
+    if differing := apart(configs):
+        what, values = next(iter(differing.items()))
         (first, one), (second, other) = values.items()
         raise ValueError(
             f"These records differ in {what} ({one}: {first}, {other}: {second}): they cannot stand in one table. "
