@@ -327,6 +327,19 @@ def test_training_is_deterministic_and_stored(corpus: Corpus, tmp_path: Path) ->
     assert len(fingerprints) == len(list((tmp_path / "b").iterdir())) == 3
 
 
+@pytest.mark.parametrize("kept", [0, 100, -50])
+def test_a_stored_tokenizer_that_is_damaged_is_trained_again(kept: int, corpus: Corpus, tmp_path: Path) -> None:
+    open_tokenizer("bpe:300", corpus, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept])
+    with pytest.raises(ValueError, match=rf"Cannot read tokenizer {path}: .* Delete it; it is then trained again\."):
+        open_tokenizer("bpe:300", corpus, tmp_path)
+    path.unlink()  # as it says
+    open_tokenizer("bpe:300", corpus, tmp_path)
+    assert path.read_bytes() == whole
+
+
 def test_only_training_documents_are_seen(tmp_path: Path) -> None:
     training = [document for document in words(300) if not is_validation(document)]
     held_out = next(text for index in range(10_000) if is_validation(text := f"zyxw{index} " * 400))

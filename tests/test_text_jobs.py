@@ -29,10 +29,10 @@ print(found.rows([3, 1]).tolist())
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Some hundred copies of real text, to be read for about a second."""
+    """Enough to be read for about a second."""
     folder = write_text(tmp_path_factory.mktemp("text") / "text")
     for path in list(folder.iterdir()):
-        path.write_text(path.read_text() * 8)
+        path.write_text(path.read_text() * 4)
     return f"path:{folder}"
 
 
@@ -85,7 +85,12 @@ def test_a_tokenising_that_is_stopped_is_done_by_the_next(
 
 
 def test_two_processes_prepare_one_text(text: str, undisturbed: tuple[str, dict[str, bytes]], tmp_path: Path) -> None:
+    """One is held in the middle until the other, which began later, is done."""
     said, files = undisturbed
-    both = [ended(process) for process in [started(text, tmp_path) for _ in range(2)]]
-    assert both == [said, said]
-    assert contents(tmp_path) == files and not list(tmp_path.glob(f"*{TEMPORARY}"))
+    first = started(text, tmp_path)
+    in_the_middle(tmp_path)
+    first.send_signal(signal.SIGSTOP)
+    assert ended(started(text, tmp_path)) == said and contents(tmp_path) == files
+    first.send_signal(signal.SIGCONT)
+    assert ended(first) == said and contents(tmp_path) == files
+    assert not list(tmp_path.glob(f"*{TEMPORARY}"))
