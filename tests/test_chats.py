@@ -321,6 +321,21 @@ def test_a_table_of_conversations_is_read_as_its_lines_are(tmp_path: Path) -> No
         open_conversations(f"path:{tmp_path / 't.parquet'}")
 
 
+def test_a_data_set_goes_through_the_real_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [turns(ASK, {**YES, "weight": 0}, ASK, YES, tools=None), turns(ASK, YES, tools="sum")]
+    (tmp_path / "my-set").mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "my-set" / "train.parquet")
+    with pytest.raises(ValueError, match=r"hub:my-set, row 2, tools would not be read"):
+        open_conversations(f"hub:{tmp_path / 'my-set'}")
+    found = open_conversations(f"hub:{tmp_path / 'my-set'}#ignore=tools,score")
+    assert found.name == "hub:my-set#ignore=tools,score"
+    assert [turn.learned for turn in read(found.documents[0])] == [True, False, True, True]
+    assert read(found.documents[1]) == (Turn("user", "Well?"), Turn("assistant", "yes"))
+
+
 def test_the_mask_reaches_the_rows(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Of a file with turns of weight 0, through the packing: labels and what of them is learned."""
     no = {"role": "assistant", "content": "no", "weight": 0}
