@@ -205,6 +205,7 @@ REFUSED: dict[str, tuple[Row, str]] = {
         turns(ASK, YES, tools=CALL, chat_template_kwargs={"thinking": False}),
         f"chat_template_kwargs,tools {LEFT_OUT}chat_template_kwargs,tools'.",
     ),
+    "a flag that is not raised": (turns(ASK, YES, thinking=False), f"thinking {LEFT_OUT}thinking'."),
     "two forms at once": (turns(ASK, YES, prompt="Well?"), f"prompt {LEFT_OUT}prompt'."),
     "two names of one thing": (
         turns({**ASK, "value": "What?"}, YES),
