@@ -86,6 +86,14 @@ def test_a_hash_sign_in_a_folder_name_is_no_column(tmp_path: Path) -> None:
         open_corpus(f"path:{folder}#body")
 
 
+@pytest.mark.parametrize("kind", ["txt", "txt.gz", "jsonl", "jsonl.gz", "parquet", "parquet.gz"])
+def test_kinds_in_capitals_are_the_same(kind: str, tmp_path: Path) -> None:
+    write(kind, tmp_path)
+    for path in filter(Path.is_file, list(tmp_path.rglob("*"))):
+        path.rename(path.with_name(path.name.upper()))
+    assert sorted(open_corpus(f"path:{tmp_path}").documents) == sorted(TEXTS)
+
+
 def test_one_file_is_a_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl(TEXTS))
     assert open_corpus(f"path:{tmp_path / 'a.jsonl'}").documents == TEXTS
@@ -105,7 +113,9 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfword")
-    assert open_corpus(f"path:{tmp_path}").documents == ["word"]
+    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + jsonl(["line"]))
+    (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf\n")
+    assert open_corpus(f"path:{tmp_path}").documents == ["word", "line"]
 
 
 def broken_gzip(folder: Path) -> None:
@@ -138,11 +148,18 @@ def put(name: str, content: bytes) -> Callable[[Path], Any]:
             put("a.jsonl", jsonl(TEXTS[:1]) + b'{"body": "x", "id": 1}'),
             r"line 2: no column 'text', but columns body, id",
         ),
-        (put("a.jsonl", b"[1, 2]"), r"line 1: no column 'text', but list"),
+        (put("a.jsonl", b"[1, 2]"), r"line 1: list, where an object is wanted"),
         (put("a.jsonl", b'{"text": 3}'), r"line 1: column 'text' holds int"),
-        (put("a.jsonl", b'{"text": "\\ud800"}'), r"line 1: column 'text' is not valid Unicode"),
+        (put("a.jsonl", b'{"text": "\\ud800"}'), r"line 1: half a surrogate pair is no Unicode"),
+        (put("a.jsonl", b"[" * 100_000), r"line 1: not a line of JSON"),
+        (put("a.txt", "word".encode("utf-16-le")), r"a\.txt is not text in UTF-8: it has null characters"),
+        (put("a.txt", "word".encode("utf-16")), r"a\.txt is not UTF-8 \(byte 0\)"),
+        (put("a.txt.gz", b""), r"a\.txt\.gz: corrupt gzip \(it has no bytes\)"),
         (put("a.parquet", b"PAR1 but not really"), r"Cannot read .*a\.parquet as parquet"),
-        (lambda folder: parquet(folder / "a.parquet", ["x"], "body"), r"a\.parquet: no column 'text', but body, other"),
+        (
+            lambda folder: parquet(folder / "a.parquet", ["x"], "body"),
+            r"a\.parquet: no column 'text', but columns body",
+        ),
     ],
 )
 def test_a_bad_folder_is_named(prepare: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
@@ -308,6 +325,19 @@ def test_training_is_deterministic_and_stored(corpus: Corpus, tmp_path: Path) ->
     fingerprints = {again.fingerprint, open_tokenizer("bpe:301", corpus, tmp_path / "b").fingerprint}
     fingerprints.add(open_tokenizer("bpe:300", collect("other", words(400, 5)), tmp_path / "b").fingerprint)
     assert len(fingerprints) == len(list((tmp_path / "b").iterdir())) == 3
+
+
+@pytest.mark.parametrize("kept", [0, 100, -50])
+def test_a_stored_tokenizer_that_is_damaged_is_trained_again(kept: int, corpus: Corpus, tmp_path: Path) -> None:
+    open_tokenizer("bpe:300", corpus, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept])
+    with pytest.raises(ValueError, match=rf"Cannot read tokenizer {path}: .* Delete it; it is then trained again\."):
+        open_tokenizer("bpe:300", corpus, tmp_path)
+    path.unlink()  # as it says
+    open_tokenizer("bpe:300", corpus, tmp_path)
+    assert path.read_bytes() == whole
 
 
 def test_only_training_documents_are_seen(tmp_path: Path) -> None:

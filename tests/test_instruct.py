@@ -171,7 +171,7 @@ def test_sets_come_from_a_folder_and_what_it_lacks_is_left_out(tmp_path: Path, m
     assert questions("dolly", 1) == questions("dolly", 1) and len(questions("dolly", 1)) == 1
     (tmp_path / "tasks/unni").mkdir()
     (tmp_path / "tasks/unni/test.jsonl").write_text('{"turns": ["x"]}\n')
-    with pytest.raises(ValueError, match=r"test.jsonl, line 1: columns turns, where instruction"):
+    with pytest.raises(ValueError, match=r"test.jsonl, line 1: columns turns \(list\), where instruction"):
         questions("unni", None)
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("TASK_DATA", str(tmp_path / "empty"))

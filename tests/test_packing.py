@@ -152,10 +152,16 @@ def test_a_tokenising_that_dies_leaves_nothing(
         pack(corpus, broken, 0, 16, tmp_path)
     assert list(tmp_path.iterdir()) == []
     pack(corpus, tokenizer, 0, 16, tmp_path)
-    path = next(path for path in tmp_path.iterdir() if "offsets" not in path.name)
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match="is damaged. Delete it"):
-        pack(corpus, tokenizer, 0, 16, tmp_path)
+    offsets, tokens = sorted(tmp_path.iterdir(), key=lambda path: "offsets" not in path.name)
+    whole = tokens.read_bytes(), offsets.read_bytes()
+    for path in (tokens, offsets):
+        for size in (0, 50, path.stat().st_size - 10):
+            path.write_bytes(path.read_bytes()[:size])
+            with pytest.raises(ValueError, match="is damaged. Delete it") as caught:
+                pack(corpus, tokenizer, 0, 16, tmp_path)
+            Path(str(caught.value).partition(" is damaged")[0]).unlink()  # as it says
+            pack(corpus, tokenizer, 0, 16, tmp_path)
+            assert (tokens.read_bytes(), offsets.read_bytes()) == whole
 
 
 def test_ids_beyond_16_bits_are_stored_whole(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:

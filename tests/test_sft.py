@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from replication.axes import loss
 from replication.axes.divergences import ForwardKL
 from replication.axes.positions import Responses
-from replication.data.chat import Turn, conversation, encoded, opening, pieces
+from replication.data.chat import Turn, encoded, opening, pieces
+from replication.data.chat_rows import conversation
 from replication.data.conversations import open_conversations, read
 from replication.data.corpus import Corpus, open_corpus
 from replication.data.packed_conversations import Conversations, best_fit, cut, pack_conversations
@@ -227,6 +228,17 @@ def test_the_standard_library_talks_of_itself() -> None:
     found = open_conversations("stdlib")
     talks = {read(document)[0].text: read(document)[1].text for document in found.documents}
     assert len(talks) > 3000 and talks["What is this?\ndef heappush(heap, item)"].startswith("Push item onto heap")
+
+
+@needs_data
+def test_questions_of_minillm_are_conversations() -> None:
+    """Whose prompt says once more what is asked: not read, and not silently."""
+    path = DATA / "if_minillm_eval" / "dolly_valid.jsonl.gz"
+    with pytest.raises(ValueError, match=r"line 1, prompt would not be read.*#ignore=prompt'"):
+        open_conversations(f"path:{path}")
+    found = open_conversations(f"path:{path}#ignore=prompt")
+    assert len(found.documents) == 500
+    assert read(found.documents[0])[0].text.startswith("When did Virgin Australia start")
 
 
 @needs_data

@@ -1,31 +1,32 @@
 """Where conversations come from. A corpus whose documents are conversations, as JSON.
 
-    stdlib                               the Python standard library: a definition, and what its docstring says of it
-    path:<file or folder>                .jsonl, also as .gz
-    hub:<name>[:config][@revision]       a Hugging Face data set, split "train"
+    stdlib                                 the Python standard library: a definition, and what its docstring says of it
+    path:<file or folder>[#ignore=...]     .jsonl and .parquet, each also as .gz
+    hub:<name>[:config][#ignore=...][@revision]     a Hugging Face data set, split "train"
 
-`chat.conversation` says which columns a row may have.
+`chat_rows.py` says which columns a row may have. Another that says something is refused, unless it is named as ignored:
+`#ignore=score,rating`.
 """
 
 from __future__ import annotations
 
 import ast
-import io
 import json
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from replication.data.chat import Conversation, Turn, conversation
+from replication.data.chat import Conversation, Turn
+from replication.data.chat_rows import conversation
 from replication.data.corpus import FOREIGN, Corpus, collect
 from replication.data.hub import hub_rows
-from replication.data.text_files import content, files_under, kind_of
+from replication.data.text_files import ROWS, files_under, kind_of
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 UNWANTED = {"test", "tests", "idle_test"}  # they document little
+IGNORE = "#ignore="
+ANSWERED = "Conversations need a turn of the assistant that says something and is learned."
 
 
 def open_conversations(spec: str) -> Corpus:
@@ -33,47 +34,42 @@ def open_conversations(spec: str) -> Corpus:
     kind, _, rest = spec.partition(":")
     if spec == "stdlib":
         return collect("stdlib docstrings", written(docstrings(Path(sysconfig.get_paths()["stdlib"]))))
-    if kind == "path" and rest:
-        place = Path(rest).expanduser()
-        return collect(f"path:{place.resolve().name}", written(of_files(place)))
-    if kind == "hub" and rest:
+    before, sign, after = rest.partition(IGNORE)
+    ignored = frozenset(after.partition("@")[0].split(",")) if sign else frozenset()
+    if kind == "path" and before:
+        place = Path(before).expanduser()
+        return collect(f"path:{place.resolve().name}{sign}{after}", written(of_files(place, ignored)), ANSWERED)
+    if kind == "hub" and before and "#" not in before:
         name, rows, _ = hub_rows(rest)
-        return collect(name, written(conversation(row, f"{name}, row {n}") for n, row in enumerate(rows, start=1)))
+        found = (conversation(row, f"{name}, row {number}", ignored) for number, row in enumerate(rows, start=1))
+        return collect(name, written(found), ANSWERED)
     raise ValueError(
-        f"Unknown conversations {spec!r}. Known: 'stdlib', 'path:<file or folder>', 'hub:<name>[:config][@revision]'."
+        f"Unknown conversations {spec!r}. Known: 'stdlib', 'path:<file or folder>[{IGNORE}<column>,...]', "
+        f"'hub:<name>[:config][{IGNORE}<column>,...][@revision]'."
     )
 
 
 def written(conversations: Iterable[Conversation | None]) -> Iterator[str | None]:
     for turns in conversations:
-        yield None if turns is None else json.dumps([asdict(turn) for turn in turns])
+        yield None if turns is None else json.dumps([fields(turn) for turn in turns])
+
+
+def fields(turn: Turn) -> dict[str, str | bool]:
+    """As it is stored. What all turns have in common is not: these words are a corpus's fingerprint."""
+    return {"role": turn.role, "text": turn.text} | ({} if turn.learned else {"learned": False})
 
 
 def read(document: str) -> Conversation:
     return tuple(Turn(**turn) for turn in json.loads(document))
 
 
-def of_files(place: Path) -> Iterator[Conversation | None]:
-    paths = [path for path in files_under(place) if kind_of(path) == ".jsonl"] if place.is_dir() else [place]
-    if not paths or not all(path.exists() and kind_of(path) == ".jsonl" for path in paths):
-        raise ValueError(f"No conversations in {place}: give a .jsonl or .jsonl.gz file, or a folder of them.")
+def of_files(place: Path, ignored: frozenset[str]) -> Iterator[Conversation | None]:
+    paths = [path for path in files_under(place) if kind_of(path) in ROWS] if place.is_dir() else [place]
+    if not paths or not all(path.exists() and kind_of(path) in ROWS for path in paths):
+        raise ValueError(f"No conversations in {place}: give a .jsonl or .parquet (also .gz), or a folder of them.")
     for path in paths:
-        for number, row in json_rows(path):
-            yield conversation(row, f"{path}, line {number}")
-
-
-def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of each line that is not blank."""
-    for number, line in enumerate(io.BytesIO(content(path)), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except ValueError as error:  # not UTF-8, or not JSON
-            raise ValueError(f"{path}, line {number}: not a line of JSON ({error}). Repair or remove it.") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: {type(row).__name__}, where an object is wanted.")
-        yield number, row
+        for where, row in ROWS[kind_of(path)](path):
+            yield conversation(row, where, ignored)
 
 
 def docstrings(root: Path) -> Iterator[Conversation]:

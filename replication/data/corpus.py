@@ -98,7 +98,7 @@ def open_corpus(spec: str) -> Corpus:
     )
 
 
-def collect(name: str, texts: Iterable[str | None]) -> Corpus:
+def collect(name: str, texts: Iterable[str | None], wanted: str = READABLE) -> Corpus:
     """None stands for a file or row that held no text."""
     documents: list[str] = []
     skipped = total = 0
@@ -113,7 +113,7 @@ def collect(name: str, texts: Iterable[str | None]) -> Corpus:
         total += len(content)
         documents.append(text)
     if not documents:
-        raise ValueError(f"Corpus {name!r} is empty: {skipped} files or rows, none with text. {READABLE}")
+        raise ValueError(f"Corpus {name!r} is empty: {skipped} files or rows, none of use. {wanted}")
     return Corpus(name, digest.hexdigest()[:16], documents, total, skipped)
 
 

@@ -1,4 +1,4 @@
-"""Conversations in rows: whole ones, several to a row, with a mask of what the assistant says.
+"""Conversations in rows: whole ones, several to a row, with a mask of what the assistant says and is learned.
 
 A row holds L + 1 tokens: L inputs and, one further, L labels, as a row of text does. Each conversation goes into the
 fullest row that has room for it (best fit); what stays free is ends of text that nobody says. Attention is not masked
@@ -31,7 +31,7 @@ SPLITS: tuple[Split, Split] = ("train", "held out")
 
 @dataclass(frozen=True, eq=False)
 class Conversations:
-    """R rows. In `coded_RL` a token of the assistant stands as its complement, which is negative."""
+    """R rows. In `coded_RL` a token that is learned stands as its complement, which is negative."""
 
     fingerprint: str
     length: int
@@ -50,7 +50,7 @@ class Conversations:
         return np.where(coded_BL < 0, ~coded_BL, coded_BL)
 
     def responses(self, indices: np.ndarray | list[int]) -> np.ndarray:
-        """bool [B, L]: the label at this position is the assistant's."""
+        """bool [B, L]: the label at this position is to be learned."""
         return self.coded(indices)[:, 1:] < 0
 
     def coded(self, indices: np.ndarray | list[int]) -> np.ndarray:
@@ -64,7 +64,7 @@ def pack_conversations(
     words = (FORMAT, corpus.fingerprint, tokenizer.fingerprint, length, split)
     place = directory / f"conversations-{fingerprint_of(*words)}.npy"
     about = place.with_suffix(".json")
-    if not place.exists():
+    if not (place.exists() and about.exists()):
         chosen = np.flatnonzero(corpus.held_out if split == "held out" else ~corpus.held_out)
         parts = [encoded(read(corpus.documents[index]), tokenizer) for index in chosen]
         coded = [np.where(said_T, ~tokens_T, tokens_T) for tokens_T, said_T in parts]
@@ -78,7 +78,10 @@ def pack_conversations(
         replace_text(about, json.dumps({"count": len(coded), "cut": longer}) + "\n")
         with replacing(place) as file:
             np.save(file, coded_RL)
-    found, coded_RL = json.loads(about.read_text()), np.load(place, mmap_mode="r")
+    try:
+        found, coded_RL = json.loads(about.read_text()), np.load(place, mmap_mode="r")
+    except (ValueError, EOFError):
+        raise ValueError(f"{place} or {about.name} beside it is damaged. Delete both: they are made again.") from None
     order = "held out" if split == "held out" else str(seed)
     return Conversations(
         fingerprint=fingerprint_of(*words, order),
@@ -92,7 +95,7 @@ def pack_conversations(
 
 def cut(coded_T: np.ndarray, room: int) -> np.ndarray:
     """At most `room` tokens, of which the first prompt takes at most half."""
-    first = int(np.argmax(coded_T < 0))  # of the assistant's
+    first = int(np.argmax(coded_T < 0))  # that is learned
     begin = min(max(0, len(coded_T) - room), max(0, first - room // 2))
     return coded_T[begin : begin + room]
 

@@ -164,7 +164,7 @@ def tokenised(corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> tuple[np
                 np.save(offsets_file, offsets)
     try:
         tokens_T, offsets = np.load(tokens_path, mmap_mode="r"), np.load(offsets_path)
-    except ValueError:
+    except (ValueError, EOFError):  # EOFError: of a file without a byte
         tokens_T, offsets = np.empty(0), np.array([-1])
     if len(offsets) != len(corpus.documents) + 1 or offsets[-1] != len(tokens_T):
         raise ValueError(f"{tokens_path} is damaged. Delete it; it is then written again.")

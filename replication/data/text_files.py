@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 COLUMN = "text"  # by default
-KINDS = (".txt", ".jsonl", ".parquet")
+Row = tuple[str, dict[str, Any]]  # where it stands, for whoever refuses it; its columns
 HIDDEN = re.compile(r"\..*")
+HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a surrogate pair, as JSON spells it; both halves, as a rule
 READABLE = "A corpus needs .txt, .jsonl or .parquet files (also .gz) with text in them."
 
 
@@ -28,7 +29,13 @@ def folder_documents(place: Path, column: str) -> Iterator[str | None]:
     else:
         raise ValueError(f"No file or folder {place}. Give an existing one, as in 'path:my_texts'.")
     for path in paths:
-        yield from READERS[kind_of(path)](path, column)
+        if kind_of(path) == ".txt":
+            yield text_file(path)
+            continue
+        for where, row in ROWS[kind_of(path)](path, column):
+            if column not in row:
+                raise lacking(where, column, list(row))
+            yield checked_text(row[column], column, where)
 
 
 def files_under(root: Path, unwanted: re.Pattern[str] = HIDDEN) -> list[Path]:
@@ -50,7 +57,12 @@ def cannot_list(error: OSError) -> None:
 
 
 def kind_of(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix
+    """'.jsonl' of a.jsonl, a.jsonl.gz and A.JSONL.GZ."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def zipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def content(path: Path) -> bytes:
@@ -58,67 +70,73 @@ def content(path: Path) -> bytes:
         raw = path.read_bytes()
     except OSError as error:
         raise ValueError(f"Cannot read {path}: {error.strerror}. Make it readable or move it away.") from None
-    if path.suffix != ".gz":
+    if not zipped(path):
         return raw
     try:
+        if not raw:  # the library calls that a whole file of nothing
+            raise EOFError("it has no bytes")
         return gzip.decompress(raw)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"Cannot read {path}: corrupt gzip ({error}). Fetch or compress it again.") from None
 
 
-def text_file(path: Path, column: str) -> Iterator[str | None]:
+def text_file(path: Path) -> str:
     try:
-        yield content(path).decode("utf-8-sig")
+        text = content(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}). Convert it, or move it away.") from None
+    if "\0" in text:  # which UTF-16 without its mark has beside every letter, and which UTF-8 allows
+        raise ValueError(f"{path} is not text in UTF-8: it has null characters. Convert it, or move it away.")
+    return text
 
 
-def json_lines(path: Path, column: str) -> Iterator[str | None]:
+def json_rows(path: Path, column: str | None = None) -> Iterator[Row]:
+    """Each line that is not blank, with all of its columns."""
     for number, line in enumerate(io.BytesIO(content(path)), start=1):
-        if line.strip():
-            yield json_text(line, column, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        try:
+            text = line.decode("utf-8-sig")
+            if not text.strip():
+                continue
+            row = json.loads(text)
+            if HALF.search(line):
+                json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{where}: half a surrogate pair is no Unicode. Repair or remove the line.") from None
+        except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested thousands deep
+            raise ValueError(f"{where}: not a line of JSON ({error}). Repair or remove it.") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: {type(row).__name__}, where an object is wanted. Write one a line.")
+        yield where, row
 
 
-def json_text(line: bytes, column: str, place: str) -> str | None:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise ValueError(f"{place}: not a line of JSON ({error}). Repair or remove it.") from None
-    if not isinstance(row, dict) or column not in row:
-        came = f"columns {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
-        raise ValueError(f"{place}: no column {column!r}, but {came}. Name one, as in 'path:my_texts#column'.")
-    return checked_text(row[column], column, place)
-
-
-def parquet_rows(path: Path, column: str) -> Iterator[str | None]:
+def parquet_rows(path: Path, column: str | None = None) -> Iterator[Row]:
+    """Each row, with this column alone or with all of them."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(io.BytesIO(content(path)) if path.suffix == ".gz" else path)
-        if column not in file.schema_arrow.names:
-            raise ValueError(
-                f"{path}: no column {column!r}, but {', '.join(file.schema_arrow.names)}. Name one, as in "
-                f"'path:my_texts#column'."
-            )
-        row = 0
-        for batch in file.iter_batches(columns=[column]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                yield checked_text(value, column, f"{path}, row {row}")
-    except (pyarrow.ArrowException, OSError) as error:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content(path)) if zipped(path) else path)
+        if column is not None and column not in file.schema_arrow.names:
+            raise lacking(str(path), column, file.schema_arrow.names)
+        number = 0
+        for batch in file.iter_batches(columns=None if column is None else [column]):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", row
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"Cannot read {path} as parquet: {first_line(error)}. Fetch or write it again.") from None
 
 
+def lacking(where: str, column: str, names: list[str]) -> ValueError:
+    return ValueError(
+        f"{where}: no column {column!r}, but columns {', '.join(names)}. Name one, as in 'path:my_texts#column'."
+    )
+
+
 def checked_text(value: Any, column: str, place: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
+    if value is not None and not isinstance(value, str):
         raise ValueError(f"{place}: column {column!r} holds {type(value).__name__}, not text. Name a text column.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
-        raise ValueError(f"{place}: column {column!r} is not valid Unicode ({error.reason}). Repair it.") from None
     return value
 
 
@@ -126,4 +144,5 @@ def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
 
 
-READERS = {".txt": text_file, ".jsonl": json_lines, ".parquet": parquet_rows}
+ROWS = {".jsonl": json_rows, ".parquet": parquet_rows}
+KINDS = (".txt", *ROWS)

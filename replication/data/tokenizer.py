@@ -98,7 +98,11 @@ def byte_pairs(spec: str, corpus: Corpus, directory: Path) -> Tokenizer:
     path = directory / f"bpe{int(size)}-{TRAINING_SAMPLE}-{corpus.fingerprint}.json"
     if not path.exists():
         replace_text(path, train(corpus, int(size)).to_str(pretty=True))
-    return wrapped(from_file(path), END_OF_TEXT, spec)
+    try:
+        backend = from_file(path)
+    except ValueError as error:  # we wrote it
+        raise ValueError(f"{error} Delete it; it is then trained again.") from None
+    return wrapped(backend, END_OF_TEXT, spec)
 
 
 def train(corpus: Corpus, size: int) -> tokenizers.Tokenizer:

@@ -81,6 +81,7 @@ def with_conversations(run: Run, tuning: Instructed, artifacts: Path) -> Data:
             "conversations": f"{found.name} ({found.fingerprint})",
             "count": train.count,
             "cut": train.cut,
+            **({"skipped": found.skipped} if found.skipped else {}),
         },
         tokenizer=replace(data.tokenizer, chat_template=TEMPLATE),
         conversations=train,

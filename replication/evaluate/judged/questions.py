@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from replication.data.chat import asked
-from replication.data.conversations import json_rows
-from replication.data.text_files import first_line
+from replication.data.text_files import first_line, json_rows
 from replication.evaluate.tasks.task_data import WAYS, directory, hub
 from replication.experiment.suites import INSTRUCTION_SETS
 
@@ -47,7 +46,7 @@ def questions(name: str, rows: int | None) -> list[Question]:
     path = downloaded(name) if folder is None else file_in(folder, name)
     if path is None:
         return []
-    found = [question(row, f"{path}, line {number}") for number, row in json_rows(path)]
+    found = [question(row, where) for where, row in json_rows(path)]
     if rows is None or rows >= len(found):
         return found
     # with transformers, which takes seconds and a plan has no use for
@@ -68,11 +67,14 @@ def downloaded(name: str) -> Path:
 
 def question(row: dict[str, Any], place: str) -> Question:
     """ValueError, one line, for a row that is no question with an answer."""
+    context = "" if row.get("input") is None else row["input"]
     match row:
-        case {"instruction": str(said), "instances": [{"input": str(context), "output": str(answer)}, *_]}:
+        case {"instruction": str(said), "instances": [{"input": str(inner), "output": str(answer)}, *_]}:
+            return Question(asked(said, inner), (answer,))
+        case {"instruction": str(said), "output": str(answer)} if isinstance(context, str):
             return Question(asked(said, context), (answer,))
-        case {"instruction": str(said), "output": str(answer)}:
-            return Question(asked(said, row.get("input") or ""), (answer,))
-        case {"instruction": str(said), "output": [str(), *_] as answers}:
-            return Question(asked(said, row.get("input") or ""), tuple(map(str, answers)))
-    raise ValueError(f"{place}: columns {', '.join(row)}, where instruction, input and output are wanted.")
+        case {"instruction": str(said), "output": [str(), *_] as answers} if isinstance(context, str):
+            if all(isinstance(answer, str) for answer in answers):
+                return Question(asked(said, context), tuple(answers))
+    came = ", ".join(f"{name} ({type(value).__name__})" for name, value in row.items())
+    raise ValueError(f"{place}: columns {came}, where instruction, input and output are wanted as text.")
