@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from replication.data.text_files import COLUMN, checked_text, first_line
+from replication.machine.hub import silence
 
 HUB_SPEC = re.compile(r"(?P<name>[^:#@]+)(:(?P<config>[^#@]+))?(#(?P<column>[^@]+))?(@(?P<revision>.+))?")
 
@@ -36,7 +38,10 @@ def hub_rows(rest: str) -> tuple[str, Any, str]:
         raise ValueError(f"Cannot read 'hub:{rest}'. Write 'hub:<name>[:config][#column][@revision]'.")
     name, config, revision = found["name"], found["config"], found["revision"]
     column = found["column"] or COLUMN
+    name = os.path.expanduser(name)
     local = Path(name).is_dir()
+    if not local:
+        silence()  # so that a hub that does not answer is not asked for a minute
     import datasets
     import huggingface_hub
 
