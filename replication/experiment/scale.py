@@ -105,9 +105,9 @@ class Scale(Entry):
 
     def word(self, kind: str, name: str, known: dict[str, Any], otherwise: str) -> Any:
         if name not in known:
+            near = "" if name.isdigit() else suggestion(name, known)  # a number is not misspelt
             raise ValueError(
-                f"Scale {self.name!r} does not say what {kind} {name!r} is{suggestion(name, known)}. "
-                f"Known: {', '.join(known)}{otherwise}."
+                f"Scale {self.name!r} does not say what {kind} {name!r} is{near}. Known: {', '.join(known)}{otherwise}."
             )
         return known[name]
 
