@@ -501,7 +501,8 @@ def test_inspect_says_what_is_seen_in_a_model(place: Place, capfd: pytest.Captur
         "family gpt2, 1 layers, width 16,", "head product, tied to the embeddings",
         "positions rows of up to 16 tokens; rows of scale small have 24", "precision float32",
         "width 328 classes; 320 tokens, a text ends with '<|endoftext|>'; special: eos '<|endoftext|>'",
-        "as teacher refused", "as student refused", "reads at most 16 tokens", "fingerprint",
+        "memory a step of 4 rows takes about", "as teacher refused", "as student refused", "reads at most 16 tokens",
+        "fingerprint",
     ):  # fmt: skip
         assert wanted in said, (wanted, said)
     assert main(["inspect", "300M", "--scale", str(place.folder / "small.toml")]) == 0

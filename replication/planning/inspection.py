@@ -74,6 +74,7 @@ def of_model(name: str, scale: Scale, machine: Machine) -> Iterator[Told]:
         yield from verdict("as student", student, machine)
         return
     yield from told_or_refused(seen_in(name, student))
+    yield from told_or_refused(("memory", memory_of(each)) for each in [student])
     yield from verdict("as teacher", Run(parse({"teacher": name}), scale, 0), machine)
     yield from verdict("as student", student, machine)
     yield from told_or_refused(("fingerprint", fingerprint_at(each)) for each in [name])

@@ -44,7 +44,8 @@ def shown(summary: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
             f"on held-out text, up to {settings['evaluation_sequences']:,} rows of {settings['length']:,} tokens; "
             "in brackets 95 % intervals over rows"
         )
-    for name, value in metrics.items():
+    for name in sorted(metrics, key=[*WORDS, *metrics].index):
+        value = metrics[name]
         if name.endswith(AROUND) and name.rpartition("_")[0] in metrics:
             continue
         unit, meaning = WORDS.get(name, ("", ""))
@@ -54,11 +55,11 @@ def shown(summary: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
 
 
 def number(value: float | None, unit: str) -> str:
-    """Two digits behind the point of a percentage, four digits of anything else, all of a count."""
+    """Two digits behind the point of a percentage (one of a tiny one), four digits of anything else, all of a count."""
     if value is None:
         return "not finite"
     if unit == SHARE:
-        return f"{100 * value:.2f}"
+        return f"{100 * value:.2f}" if value == 0 or abs(value) >= 1e-4 else f"{100 * value:.1g}"
     if abs(value) >= 1e4 or float(value).is_integer():
         return f"{value:,.0f}"
     return f"{value:#,.4g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.3g}"
