@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.action(options)
     except (ValueError, OSError) as error:
         # one line that says what to do, below any progress bar; a traceback would bury it
-        tqdm.write(f"error: {line(error)}", file=sys.stderr)
+        tqdm.write(f"error: {said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def line(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What went wrong and what to do; of what the system refuses, which file."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)

@@ -356,6 +356,9 @@ def test_a_hub_that_does_not_answer_is_asked_once(
     said = refused(place, capfd, teacher="owner/model", target=CACHED)
     assert time.perf_counter() - began < 5
     assert silent_hub in said and "hf download owner/model" in said and str(Path("owner/model").absolute()) in said
+    with pytest.raises(ValueError, match=f"Cannot load data set 'org/set' from the hub: {silent_hub} does not answer"):
+        open_corpus("hub:org/set")
+    assert time.perf_counter() - began < 10
     teacher = place.model("teacher", CONFIGS["llama"](TOKENS, 24))
     assert place.main("cache build", teacher=str(teacher), target=CACHED) == 0
 
@@ -519,3 +522,13 @@ def test_inspect_says_what_a_recipe_would_do(place: Place, capfd: pytest.Capture
     assert place.worked == []
     assert place.main("inspect", teacher=str(place.folder / "none"), target=CACHED) == 0
     assert "run refused" in " ".join(capfd.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "3b", "300m"])
+def test_inspect_refuses_what_is_no_model_in_one_line(
+    place: Place, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["inspect", name, "--scale", str(place.folder / "small.toml")]) == 2
+    said = capfd.readouterr()
+    assert not said.out and said.err.count("\n") == 1
+    assert ("did you mean '3" if "/" not in name else "there is no folder") in said.err

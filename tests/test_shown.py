@@ -36,8 +36,9 @@ def test_ends_of_an_interval_that_are_metrics_stand_in_its_line() -> None:
 
 @pytest.mark.parametrize(
     ("value", "unit", "wanted"),
-    [(0.123456, "%", "12.35"), (2.4e-5, "%", "0.002"), (14.098765, "", "14.10"), (700_512.0, "", "700,512"), (12345.6, "", "12,346"),
-     (3.2e-7, "", "3.2e-07"), (1234.5, "", "1,234"), (None, "%", "not finite"), (0.0, "", "0")],
+    [(0.123456, "%", "12.35"), (2.4e-5, "%", "0.002"), (14.098765, "", "14.10"), (700_512.0, "", "700,512"),
+     (12345.6, "", "12,346"), (3.2e-7, "", "3.2e-07"), (1234.5, "", "1,234"), (None, "%", "not finite"),
+     (0.0, "", "0")],
 )  # fmt: skip
 def test_numbers_are_rounded(value: float | None, unit: str, wanted: str) -> None:
     assert number(value, unit) == wanted

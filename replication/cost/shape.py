@@ -9,6 +9,7 @@ Softmax, norms, optimiser and draws are no FLOPs here; `planning/machine_speed.p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from replication.experiment.scale import Role, Scale
 
@@ -77,9 +78,15 @@ def shape_of_checkpoint(name: str) -> Shape:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, trust_remote_code=False))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return shape_of_model(model)
+    except Exception as error:  # as many kinds as there are families
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise ValueError(f"The size of the model {name!r} cannot be had: {reason} Give a role of the scale.") from None
+
+
+def shape_of_model(model: Any) -> Shape:
+    import torch
+
     text = model.config.get_text_config(decoder=True)
     head = model.get_output_embeddings().weight.numel()
     looked_up = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from replication.data.text_files import COLUMN, checked_text, first_line
-from replication.machine.hub import silence
+from replication.machine.hub import unanswered
 
 HUB_SPEC = re.compile(r"(?P<name>[^:#@]+)(:(?P<config>[^#@]+))?(#(?P<column>[^@]+))?(@(?P<revision>.+))?")
 
@@ -40,12 +40,12 @@ def hub_rows(rest: str) -> tuple[str, Any, str]:
     column = found["column"] or COLUMN
     name = os.path.expanduser(name)
     local = Path(name).is_dir()
-    if not local:
-        silence()  # so that a hub that does not answer is not asked for a minute
     import datasets
     import huggingface_hub
 
     try:
+        if not local and (why := unanswered()):
+            raise ConnectionError(f"{huggingface_hub.constants.ENDPOINT} does not answer ({why})")
         if not local:  # a branch or a tag is pinned to the commit it stands for today
             revision = huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
         rows = datasets.load_dataset(name, config, split="train", revision=None if local else revision)

@@ -40,6 +40,12 @@ def silence() -> str:
     return said[0]
 
 
+def unanswered() -> str:
+    """Why a hub that may be asked does not answer; "" where it does, or may not be."""
+    why = silence()
+    return "" if why == OFFLINE else why
+
+
 def located(name: str | Path) -> str:
     """What `from_pretrained` takes: a folder that is here, or a name on the hub. ValueError, one line, for neither."""
     name = str(name)

@@ -17,7 +17,7 @@ from replication.planning.estimate_table import count, si
 from replication.planning.past_runs import Past
 from replication.planning.plan import Plan
 from replication.records.record import record_of
-from replication.training.before import Seen, fingerprint_at, open_student, refusals, specials_at
+from replication.training.before import Seen, fingerprint_at, named, open_student, refusals, specials_at
 
 Told = tuple[str, str]  # a word, and what is to be said of it
 
@@ -66,16 +66,23 @@ def least_bytes(run: Run, machine: Machine) -> float:
 
 
 def of_model(name: str, scale: Scale, machine: Machine) -> Iterator[Told]:
-    """A model as teacher and as student of the scale. Its fingerprint comes last: all weights are read for it."""
+    """A model as teacher and as student of the scale. ValueError for what is none.
+
+    Its fingerprint comes last: all weights are read for it.
+    """
     student = as_student(name, scale)
     if name in scale.roles:
         yield "role", f"{shape(name, student.role)}; rows of {student.length:,} tokens"
         yield "memory", memory_of(student)
         yield from verdict("as student", student, machine)
         return
+    teacher = Run(parse({"teacher": name}), scale, 0)
+    if line := named(Seen(teacher)):
+        raise ValueError(line)
+    Seen(teacher).models  # noqa: B018 (a model that cannot be read is no model to speak of)
     yield from told_or_refused(seen_in(name, student))
     yield from told_or_refused(("memory", memory_of(each)) for each in [student])
-    yield from verdict("as teacher", Run(parse({"teacher": name}), scale, 0), machine)
+    yield from verdict("as teacher", teacher, machine)
     yield from verdict("as student", student, machine)
     yield from told_or_refused(("fingerprint", fingerprint_at(each)) for each in [name])
 

@@ -19,7 +19,7 @@ from replication.data.text_files import first_line
 from replication.evaluate.tasks import releases
 from replication.evaluate.tasks.releases import RELEASES
 from replication.machine.files import replace_text
-from replication.machine.hub import OFFLINE, silence
+from replication.machine.hub import unanswered
 
 TASKS = Path(__file__).parent
 HUB = "hub"  # TASK_DATA=hub: the same as no TASK_DATA
@@ -55,7 +55,7 @@ def hub() -> None:
     """ValueError if the hub does not answer; not asked where HF_HUB_OFFLINE says that all is in its local cache."""
     from huggingface_hub import constants
 
-    if (why := silence()) not in ("", OFFLINE):
+    if why := unanswered():
         raise ValueError(f"{constants.ENDPOINT} does not answer ({why}). {WAYS}")
 
 
