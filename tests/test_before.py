@@ -139,6 +139,17 @@ def test_a_row_longer_than_a_model_reads_is_refused_and_the_advice_works(
     assert place.main("cache build", place.shorter(16), teacher=str(model), target=CACHED) == 0
 
 
+def test_a_teacher_of_the_suite_reads_no_further_than_it_is_trained(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = place.folder / "small.toml"
+    student, marker, teacher = path.read_text().partition('[roles."3B"]')
+    path.write_text(student + marker + teacher.replace('length = "4096"', 'length = "1024"'))
+    said = refused(place, capfd, teacher="3B", target="Full")
+    assert "teacher '3B' (llama) reads at most 8 tokens, and rows of scale 'small' have 24" in said
+    assert place.main("run", place.shorter(8), teacher="3B", target="Full", tokens="32") == 0
+
+
 def test_a_model_reads_as_far_as_its_family_says() -> None:
     for make in CONFIGS.values():
         assert reach_of(make(TOKENS, 48)) == 48

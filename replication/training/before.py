@@ -89,15 +89,20 @@ def readable(seen: Seen) -> str | None:
 def long_enough(seen: Seen) -> str | None:
     """Every row that a model reads is one that it can read."""
     run, alignment = seen.run, seen.run.recipe.alignment
-    for what, model in seen.models.items():
+    if run.recipe.measurement and run.recipe.measurement.computed:
+        return None
+    known = {what: (model.name, model.family, model.reach) for what, model in seen.models.items()}
+    if (role := run.scale.roles.get(run.recipe.teacher)) is not None:  # which is trained at its own length
+        known["teacher"] = run.recipe.teacher, role.family, run.scale.length(role.length)
+    for what, (name, family, reach) in known.items():
         also = [alignment.teacher_length] if what == "teacher" and isinstance(alignment, Different) else []
         word = max([run.role.length, *also], key=run.scale.length)
         rows = run.scale.length(word)
-        if model.reach is not None and model.reach < rows:
+        if reach is not None and reach < rows:
             return (
-                f"The {what} {model.name!r} ({model.family}) reads at most {model.reach:,} tokens, and rows of scale "
+                f"The {what} {name!r} ({family}) reads at most {reach:,} tokens, and rows of scale "
                 f"{run.scale.name!r} have {rows:,}. Give a model that reads as many, or shorter rows: a copy of "
-                f"the scale's file (replication/experiment/scales) with {word!r} = {model.reach} under "
+                f"the scale's file (replication/experiment/scales) with {word!r} = {reach} under "
                 "[lengths], for --scale."
             )
     return None
