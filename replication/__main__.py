@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import get_args
 
@@ -19,13 +22,13 @@ from replication.cache.verify import verify
 from replication.data.packing import frequencies
 from replication.evaluate.judged.asking import Errand, this_judge
 from replication.execution.execute import execute
-from replication.experiment.recipe import Recipe, parse, read, seeds
+from replication.experiment.recipe import parse, read, seeds
 from replication.experiment.run import Run, student_of
 from replication.experiment.scale import Scale, load_scale
 from replication.machine.device import Machine, this_machine
 from replication.machine.processes import leave
-from replication.planning import estimate_table
-from replication.planning.cache_advice import Wanted, advice, tokens
+from replication.planning import estimate_table, inspection
+from replication.planning.cache_advice import Wanted, advice, look_at, tokens
 from replication.planning.cache_advice import show as show_offer
 from replication.planning.estimate import estimate
 from replication.planning.machine_speed import CPU, calibrated, gpu
@@ -34,6 +37,7 @@ from replication.planning.plan import Plan, plan
 from replication.probes.judged import outstanding
 from replication.probes.module import refuse_unready
 from replication.records.record import record_of
+from replication.records.shown import shown
 from replication.training.needs import Need
 from replication.training.run_data import data_for
 from replication.training.scores import scored
@@ -55,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.action(options)
     except (ValueError, OSError) as error:
         # one line that says what to do, below any progress bar; a traceback would bury it
-        tqdm.write(f"error: {error}", file=sys.stderr)
+        tqdm.write(f"error: {said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -65,12 +69,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def said(error: Exception) -> str:
+    """What went wrong and what to do; of what the system refuses, which file."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    return (
+        f"Cannot use {error.filename}: {error.strerror}. Mend that, or name other folders (RESULTS=<folder>, "
+        "ARTIFACTS=<folder>); the same command then goes on from here."
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m replication", description=__doc__)
     actions = top.add_subparsers(required=True, metavar="ACTION")
 
     one = actions.add_parser("run", help="train or measure one recipe file, with the teacher and cache it needs")
-    one.add_argument("recipe", type=Path)
+    one.add_argument("recipe", type=place)
     sizes(one)
     one.set_defaults(action=run_recipe)
 
@@ -85,6 +99,13 @@ def parser() -> argparse.ArgumentParser:
     sizes(planned)
     planned.add_argument("--gpu", default="", help="h100, h200 or a100: the hours are this GPU's; none: this machine's")
     planned.set_defaults(action=show_plan)
+
+    seen = actions.add_parser(
+        "inspect", help="what the suite sees in a model or a recipe file, would do with it, and would refuse"
+    )
+    seen.add_argument("source", help="a folder, a Hugging Face name, a role of the scale, or a recipe.toml")
+    sizes(seen)
+    seen.set_defaults(action=inspect)
 
     judge = actions.add_parser(
         "judge-cost",
@@ -106,8 +127,8 @@ def parser() -> argparse.ArgumentParser:
     sizes(built)
     built.set_defaults(action=build_caches)
     checked = verbs.add_parser("verify", help="checksums; with --recipe also alignment and a recomputed sample")
-    checked.add_argument("folder", type=Path)
-    checked.add_argument("--recipe", type=Path, help="the recipe the cache was built for")
+    checked.add_argument("folder", type=place)
+    checked.add_argument("--recipe", type=place, help="the recipe the cache was built for")
     sizes(checked)
     checked.set_defaults(action=verify_cache)
     advised = verbs.add_parser(
@@ -122,13 +143,19 @@ def parser() -> argparse.ArgumentParser:
     error.add_argument("--error", type=float, default=1.0, help="in units of RS-KD's with 50 draws (1)")
     error.add_argument("--absolute", type=float, help="squared error of the gradient in a position's logits")
     advised.add_argument("--tokens", default="100B", help="real tokens to be cached, such as 15T (100B)")
-    advised.add_argument("--positions", type=int, default=4096, help="of the text that are looked at (4096)")
+    advised.add_argument(
+        "--positions", type=int, help="how many of the text are looked at (4096; fewer of a large vocabulary)"
+    )
     sizes(advised)
     advised.set_defaults(action=plan_cache)
     counted = verbs.add_parser("stats", help="bytes per token, unique classes")
-    counted.add_argument("folder", type=Path)
+    counted.add_argument("folder", type=place)
     counted.set_defaults(action=cache_stats)
     return top
+
+
+def place(word: str) -> Path:
+    return Path(word).expanduser()
 
 
 def sizes(action: argparse.ArgumentParser) -> None:
@@ -158,6 +185,7 @@ def run_recipe(options: argparse.Namespace) -> None:
     machine, found = this_machine(), plan_of(options, str(options.recipe))
     for run in found.runs.values():
         refuse_unready(run)
+    inspection.refuse([*found.teachers.values(), *found.runs.values()], machine)
     for run in found.teachers.values():
         execute(run, machine)
     with machine.world.in_turn():
@@ -170,8 +198,9 @@ def run_recipe(options: argparse.Namespace) -> None:
 
 def show(run: Run, machine: Machine) -> None:
     record = record_of(run, machine)
-    for name, value in json.loads((record.folder / "summary.json").read_text())["metrics"].items():
-        print(f"{name:24} {value}")
+    summary, config = (json.loads((record.folder / name).read_text()) for name in ("summary.json", "config.json"))
+    for line in shown(summary, config["settings"]):
+        print(line)
     print(f"record      {record.folder}")
     if run.recipe.probe == "train":
         print(f"checkpoint  {model_folder(run, machine)}")
@@ -194,6 +223,7 @@ def show_plan(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{options.exhibit} needs no teacher, cache or text: its studies run by themselves, in minutes."
         )
+    inspection.refuse([*found.teachers.values(), *found.runs.values()], machine, here=False)
     past = past_runs(scale, machine.results)
     known = gpu(options.gpu) if options.gpu else CPU
     pace = calibrated(known, past) or (known if options.gpu else None)
@@ -202,6 +232,17 @@ def show_plan(options: argparse.Namespace) -> None:
     # a pipe has no width of its own
     console = Console(width=None if sys.stdout.isatty() else 200)
     estimate_table.show(estimate(found, machine, past), title, scale, pace, console)
+
+
+def inspect(options: argparse.Namespace) -> None:
+    machine, scale = this_machine(), load_scale(options.scale)
+    if options.source.endswith(".toml"):
+        told = inspection.of_recipe(plan_of(options, options.source), machine, past_runs(scale, machine.results))
+    else:
+        told = inspection.of_model(os.path.expanduser(options.source), scale, machine)
+    width = shutil.get_terminal_size((120, 24)).columns
+    for label, words in told:
+        print(textwrap.fill(words, width, initial_indent=f"{label:13}", subsequent_indent=" " * 13), flush=True)
 
 
 def judge_cost(options: argparse.Namespace) -> None:
@@ -220,6 +261,7 @@ def build_caches(options: argparse.Namespace) -> None:
     machine, found = this_machine(), plan_of(options, options.source)
     if not found.needs:
         raise ValueError(f"{options.source} needs no cache: its targets are dense, one-hot or online.")
+    inspection.refuse((need.run for need in found.needs), machine)
     for folder in build(found.needs, machine, part(options.part), options.compression):
         print(folder)
 
@@ -230,12 +272,18 @@ def plan_cache(options: argparse.Namespace) -> None:
     absolute = options.absolute is not None
     wanted = Wanted(options.absolute if absolute else options.error, absolute)
     tokens(options.tokens)
-    at_least_one("--positions", options.positions)
+    if options.positions is not None:
+        at_least_one("--positions", options.positions)
     run, machine = advised_run(options), this_machine()
+    inspection.refuse([run], machine, here=False)
     data = scored(run, data_for(run, machine.artifacts), machine)
-    probs_NV = probabilities(run, data, options.positions, machine)
+    positions, every = look_at(options.positions, data.tokenizer.vocabulary)
+    length = len(range(0, data.train.length, every))
+    if options.positions is None:  # nobody asked for more than the text has
+        positions = min(positions, len(data.train) * length)
+    probs_NV = probabilities(run, data, positions, machine, every)
     title = f"Draws on {len(probs_NV):,} positions of {run.recipe.teacher} over {data.corpus['name']}"
-    found = advice(wanted, probs_NV, data.train.length, frequencies(data.train))
+    found = advice(wanted, probs_NV, length, frequencies(data.train))
     show_offer(found, options.tokens, title, Console(width=None if sys.stdout.isatty() else 200))
 
 
@@ -246,9 +294,8 @@ def advised_run(options: argparse.Namespace) -> Run:
     if options.source is not None:
         run = next(iter(plan_of(options, options.source).runs.values()))
     else:
-        run = Run(
-            Recipe(teacher=options.teacher, text=options.corpus), load_scale(options.scale), seeds(options.seeds)[0]
-        )
+        recipe = parse({"teacher": options.teacher, "text": options.corpus})
+        run = Run(recipe, load_scale(options.scale), seeds(options.seeds)[0])
     if run.recipe.teacher == "none":
         raise ValueError(f"{options.source} has no teacher to look at (teacher = 'none').")
     return run

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from transformers import LlamaConfig
 
 from analysis.load import frame, shown_at
 from paper_tables import spec
@@ -22,6 +24,7 @@ from replication.experiment.scale import load_scale
 from replication.machine.device import this_machine
 from replication.planning import estimate_table
 from replication.planning.estimate import Line, estimate
+from replication.planning.hardware import least
 from replication.planning.machine_speed import CPU, Pace, calibrated, gpu, slowness
 from replication.planning.past_runs import kept, past_runs
 from replication.planning.plan import plan
@@ -232,3 +235,43 @@ def test_a_computed_table_stands_beside_the_published_one(place: Path, name: str
             for column in ("terabytes_u12", "terabytes_u64"):
                 printed = 0.4 if row.label == "Vanilla CE" else float(row.published[column])  # type: ignore[arg-type]
                 assert found[row.label, column] == pytest.approx(printed, rel=0.003)  # V is 100,278, not 100,000
+
+
+# What does not fit
+
+
+LARGE = Line("run", "large", False, work=Work(flops=1e21), held=100e9, each=1e9, shared=90e9, gathered=8e9, sequences=8)
+
+
+@pytest.mark.parametrize(
+    ("held", "sequences", "wanted"),
+    [
+        (70e9, 8, "1 A100"),
+        (100e9, 8, "1 H200"),
+        (200e9, 8, "2 H200 (SHARDED=1)"),  # 10 whole, half of 190, 8 gathered, a sequence: 114
+        (300e9, 8, "4 H200 (SHARDED=1)"),
+        (300e9, 2, "no GPU on file"),  # 2 processes need 164 each, and more would have no sequence of their own
+    ],
+)
+def test_the_least_hardware_is_the_fewest_gpus_that_hold_a_step(held: float, sequences: int, wanted: str) -> None:
+    assert least(replace(LARGE, held=held, shared=held - 10e9, sequences=sequences)) == wanted
+    assert least(replace(LARGE, held=200e9, shared=0)) == "no GPU on file"  # a teacher is whole in each
+
+
+def test_what_does_not_fit_has_no_hours(place: Path) -> None:
+    small = Line("run", "small", False, work=Work(flops=0.4 * 989.4e12 * 7200), held=1e9, each=1e9)
+    text = shown([LARGE, small], pace=gpu("h100"))
+    large, fitting, every = (
+        next(row for row in text.splitlines() if word in row) for word in ("large", "small", "all ")
+    )
+    assert "does not fit; 1 H200 would do" in large and " h " not in large
+    assert "2.00 h" in fitting and "2.00 h" in every
+    assert "does not fit into 80.0 GB (1 run)" in text
+    assert " h " in next(row for row in shown([LARGE], pace=gpu("h200")).splitlines() if "large" in row)
+
+
+def test_a_student_beside_a_teacher_from_elsewhere_has_its_classes(place: Path) -> None:
+    LlamaConfig(vocab_size=50_257, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+                ).save_pretrained(place / "teacher")  # fmt: skip
+    assert Cost(run("laptop", teacher=str(place / "teacher"))).student.classes == 50_257
+    assert Cost(run("laptop")).student.classes == 2048

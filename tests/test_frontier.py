@@ -41,7 +41,7 @@ from replication.experiment.recipe import method, parse
 from replication.experiment.run import Run
 from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
-from replication.planning.cache_advice import Wanted, advice, stated, tokens
+from replication.planning.cache_advice import Wanted, advice, look_at, stated, tokens
 from replication.training.run_data import data_for
 from replication.training.teacher_pass import probabilities, put
 from tests.cases import and_others
@@ -343,6 +343,20 @@ WRONG = {
     "Cannot read the recipe": ["nowhere.toml"],
     "is not trained yet": ["--teacher", "300M"],
 }
+
+
+def test_fewer_positions_are_looked_at_where_the_vocabulary_is_large() -> None:
+    assert look_at(None, 320) == look_at(None, 4096) == (4096, 1)
+    assert look_at(None, 50_257) == (667, 4) and look_at(None, 600_000) == (64, 4)
+    assert look_at(700, 50_257) == (700, 1)
+
+
+def test_some_positions_of_a_sequence_stand_for_it(place: tuple[Path, Machine]) -> None:
+    folder, machine = place
+    run = run_of(folder, RandomSampling(12))
+    data = data_for(run, machine.artifacts)
+    whole, some = probabilities(run, data, 48, machine), probabilities(run, data, 10, machine, every=5)
+    assert len(whole) == 48 and torch.equal(some, whole.view(2, 24, -1)[:, ::5].flatten(0, 1))
 
 
 @pytest.mark.parametrize("message", WRONG)

@@ -28,6 +28,7 @@ from replication.experiment.run import Run, students
 from replication.experiment.scale import Optimiser, Role, load_scale
 from replication.experiment.suites import METRICS, SUITES, Suite
 from replication.machine.device import this_machine
+from replication.machine.hub import silence
 from replication.model.checkpoint import publish
 from replication.model.decoder import build
 from replication.planning.plan import plan
@@ -386,9 +387,9 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("TASK_DATA", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    task_data.hub.cache_clear()
+    silence.cache_clear()
     yield
-    task_data.hub.cache_clear()
+    silence.cache_clear()
 
 
 def test_without_hub_and_directory_one_line_names_both(no_hub: None) -> None:

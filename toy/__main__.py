@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    results = Path(os.environ.get("RESULTS", ROOT / "results" / "local"))
+    results = Path(os.environ.get("RESULTS", ROOT / "results" / "local")).expanduser()
     top = argparse.ArgumentParser(prog="python -m toy", description=__doc__)
     top.add_argument("exhibit", help="for example rskd/figure02a")
     top.add_argument("--seeds", default="0", help="separated by commas (default: 0)")

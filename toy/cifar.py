@@ -255,7 +255,7 @@ def place(setting: Setting, seed: int) -> Path:
     """Where a network lies: named by all that decides it."""
     parts = {name: [type(value).__name__, str(value)] for name, value in vars(setting).items()}
     key = json.dumps([parts, seed, images().fingerprint, code()], sort_keys=True)
-    folder = Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")) / "toy" / "cifar"
+    folder = Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")).expanduser() / "toy" / "cifar"
     return folder / f"{setting.network}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
 

@@ -217,7 +217,7 @@ def file_of(setting: Setting, seed: int) -> Path:
     words = "-".join([setting.role, known["target"]["name"], known["divergence"]["name"]])
     known |= {"code": code(), "torch": torch.__version__}
     name = identified(words.lower(), known, device().type, seed)
-    return Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")) / "toy" / "classification" / f"{name}.pt"
+    return Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")).expanduser() / "toy" / "classification" / f"{name}.pt"
 
 
 def stream(seed: int, *purpose: str) -> Generator:

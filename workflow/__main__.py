@@ -55,13 +55,13 @@ def parser() -> argparse.ArgumentParser:
 
 def absolute(scale: str) -> str:
     """A scale's file under its full path: a job may start in another folder."""
-    return str(Path(scale).absolute()) if scale.endswith(".toml") else scale
+    return str(Path(scale).expanduser().absolute()) if scale.endswith(".toml") else scale
 
 
 def profile_folder(profile: str) -> Path:
     """A profile of ours by its name, or anybody's by its folder. ValueError if there is none."""
     known = sorted(path.parent.name for path in (FOLDER / "profiles").glob("*/config.yaml"))
-    folder = FOLDER / "profiles" / profile if profile in known else Path(profile).absolute()
+    folder = FOLDER / "profiles" / profile if profile in known else Path(profile).expanduser().absolute()
     if not (folder / "config.yaml").exists():
         raise ValueError(
             f"Unknown profile {profile!r}. Known: {', '.join(known)}; or give the path of a folder with a config.yaml."

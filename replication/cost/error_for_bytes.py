@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from replication.cost.flops import bytes_per_token
 
 Form = Callable[[Tensor], Tensor | None]  # a target's, of probs_NV, [N]
 REFERENCE = RandomSampling(50)  # RS-KD's
+FEW = 16  # one position of so many
 DRAWS = range(1, LARGEST_NUMERATOR + 1)  # that the counts codec takes
 # two digits, as a recipe would state them, from 0.3 to 0.001
 LEVELS = [round(digits / 10**places, places) for places in (2, 3, 4) for digits in range(99, 9, -1)][69:]
@@ -54,9 +56,28 @@ def error_of(target: Target, probs_NV: Tensor) -> float:
     return error
 
 
-def least(family: Sequence[Target], error: float, probs_NV: Tensor) -> Target | None:
-    """The family's smallest budget whose error is at most this one; None where its largest is not enough."""
-    place = bisect_left(family, -error, key=lambda target: -error_of(target, probs_NV))
+def least(
+    family: Sequence[Target], error: float, probs_NV: Tensor, looked: Callable[[], object] = lambda: None
+) -> Target | None:
+    """The family's smallest budget whose error is at most this one; None where its largest is not enough.
+
+    A few of the positions say about where it is, all of them decide: most of the work is done on the few. `looked` is
+    called whenever all were asked.
+    """
+
+    @cache
+    def enough(place: int) -> bool:
+        looked()
+        return error_of(family[place], probs_NV) <= error
+
+    few_NV = probs_NV[::FEW]
+    low = high = bisect_left(family, -error, key=lambda target: -error_of(target, few_NV))
+    step = 1
+    while high < len(family) and not enough(high):
+        low, high, step = high + 1, min(len(family), high + step), 2 * step
+    while low > 0 and enough(low - 1):
+        low, high, step = max(0, low - step), low - 1, 2 * step
+    place = bisect_left(range(len(family)), True, low, high, key=enough)
     return family[place] if place < len(family) else None
 
 

@@ -65,11 +65,12 @@ class Cost:
 
     @cached_property
     def student(self) -> Shape:
-        return shape_of(self.run.recipe.student, self.run.scale)
+        return shape_of(self.run.recipe.student, self.run.scale, self.run.tokenizer)
 
     @cached_property
     def teacher(self) -> Shape | None:
-        return None if self.run.recipe.teacher == "none" else shape_of(self.run.recipe.teacher, self.run.scale)
+        name = self.run.recipe.teacher
+        return None if name == "none" else shape_of(name, self.run.scale, self.run.tokenizer)
 
     @property
     def sequences(self) -> int:
@@ -175,14 +176,35 @@ class Cost:
     @property
     def held_bytes(self) -> int:
         """Memory that a step takes whatever its batch: weights, gradients, moments, bfloat16 copies; loss; teacher."""
-        beside = self.teacher_bytes if self.asks_teacher else 0
+        return self.student_bytes + self.beside_bytes
+
+    @property
+    def student_bytes(self) -> int:
+        """Of them those that processes can share (SHARDED=1)."""
+        return 16 * self.student.parameters + 2 * self.student.matrices
+
+    @property
+    def beside_bytes(self) -> int:
+        """Of them a chunk of the loss, and a teacher beside the student."""
         chunk = min(CHUNK["cuda"], 4 * self.batch * self.student.classes)
-        return 16 * self.student.parameters + 2 * self.student.matrices + chunk + beside
+        return chunk + (self.teacher_bytes if self.asks_teacher else 0)
+
+    @property
+    def gathered_bytes(self) -> int:
+        """What FSDP2 makes whole again in each process: embeddings, head, one layer at a time; with gradients."""
+        inside = self.student.matrices - self.student.head
+        return 8 * (self.student.parameters - inside + inside // self.student.layers)
 
     @property
     def teacher_bytes(self) -> int:
         """Memory that a teacher takes where it runs: weights, and bfloat16 copies of them."""
         return 0 if self.teacher is None else 4 * self.teacher.parameters + 2 * self.teacher.matrices
+
+    @property
+    def read_bytes(self) -> int:
+        """Memory that a batch of a teacher pass takes: logits, and the probabilities that targets are drawn from."""
+        classes = 0 if self.teacher is None else self.teacher.classes
+        return 2 * 4 * BATCH * self.teacher_length * classes
 
     @property
     def sequence_bytes(self) -> float:

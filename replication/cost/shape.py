@@ -9,6 +9,7 @@ Softmax, norms, optimiser and draws are no FLOPs here; `planning/machine_speed.p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from replication.experiment.scale import Role, Scale
 
@@ -45,9 +46,12 @@ class Shape:
         return self.layers * (34 * self.width + 8 * ffn)
 
 
-def shape_of(name: str, scale: Scale) -> Shape:
-    """A role of the scale, or any causal LM by its Hugging Face name or path."""
-    return shape_of_role(scale.roles[name], scale.classes) if name in scale.roles else shape_of_checkpoint(name)
+def shape_of(name: str, scale: Scale, tokenizer: str) -> Shape:
+    """A role of the scale over the classes of a tokenizer (`Run.tokenizer`), or any causal LM by its name or path."""
+    if name not in scale.roles:
+        return shape_of_checkpoint(name)
+    classes = scale.classes if tokenizer == scale.tokenizer else shape_of_checkpoint(tokenizer).classes
+    return shape_of_role(scale.roles[name], classes)
 
 
 def shape_of_role(role: Role, classes: int) -> Shape:
@@ -73,10 +77,17 @@ def shape_of_checkpoint(name: str) -> Shape:
 
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        return shape_of_model(model)
+    except Exception as error:  # as many kinds as there are families
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise ValueError(f"The size of the model {name!r} cannot be had: {reason} Give a role of the scale.") from None
+
+
+def shape_of_model(model: Any) -> Shape:
+    import torch
+
+    text = model.config.get_text_config(decoder=True)
     head = model.get_output_embeddings().weight.numel()
     looked_up = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}
     inside = [weight for weight in model.base_model.parameters() if weight.dim() == 2 and id(weight) not in looked_up]
@@ -84,7 +95,7 @@ def shape_of_checkpoint(name: str) -> Shape:
         parameters=sum(weight.numel() for weight in model.parameters()),
         matrices=sum(weight.numel() for weight in inside) + head,
         head=head,
-        layers=model.config.num_hidden_layers,
-        width=model.config.hidden_size,
-        heads=model.config.num_attention_heads,
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        heads=getattr(text, "num_attention_heads", 0),  # recurrent ones have none
     )

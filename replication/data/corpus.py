@@ -98,6 +98,15 @@ def open_corpus(spec: str) -> Corpus:
     )
 
 
+def at_hand(spec: str) -> None:
+    """ValueError now for a folder, file or package that is not there; nothing is read."""
+    kind, _, rest = spec.partition(":")
+    if kind == "path" and rest and not path_and_column(rest)[0].exists():
+        raise ValueError(f"No file or folder {path_and_column(rest)[0]}. Give an existing one, as in 'path:my_texts'.")
+    if kind == "package" and rest:
+        package(rest)
+
+
 def collect(name: str, texts: Iterable[str | None], wanted: str = READABLE) -> Corpus:
     """None stands for a file or row that held no text."""
     documents: list[str] = []

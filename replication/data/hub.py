@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from replication.data.text_files import COLUMN, checked_text, first_line
+from replication.machine.hub import unanswered
 
 HUB_SPEC = re.compile(r"(?P<name>[^:#@]+)(:(?P<config>[^#@]+))?(#(?P<column>[^@]+))?(@(?P<revision>.+))?")
 
@@ -36,11 +38,14 @@ def hub_rows(rest: str) -> tuple[str, Any, str]:
         raise ValueError(f"Cannot read 'hub:{rest}'. Write 'hub:<name>[:config][#column][@revision]'.")
     name, config, revision = found["name"], found["config"], found["revision"]
     column = found["column"] or COLUMN
+    name = os.path.expanduser(name)
     local = Path(name).is_dir()
     import datasets
     import huggingface_hub
 
     try:
+        if not local and (why := unanswered()):
+            raise ConnectionError(f"{huggingface_hub.constants.ENDPOINT} does not answer ({why})")
         if not local:  # a branch or a tag is pinned to the commit it stands for today
             revision = huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
         rows = datasets.load_dataset(name, config, split="train", revision=None if local else revision)

@@ -18,6 +18,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from replication.data import pretrained
 from replication.data.corpus import Corpus, content_hash
 from replication.data.text_files import first_line
 from replication.machine.files import replace_text
@@ -79,13 +80,17 @@ class Tokenizer:
 def open_tokenizer(spec: str, corpus: Corpus, directory: Path) -> Tokenizer:
     """Raises ValueError, one line, for a spec that is none, a vocabulary below 257, and a tokenizer that cannot be
     loaded, has no fast version, or has no end-of-text token."""
-    if spec.startswith("bpe:"):
-        return byte_pairs(spec, corpus, directory)
+    return byte_pairs(spec, corpus, directory) if spec.startswith("bpe:") else given_tokenizer(spec)
+
+
+def given_tokenizer(spec: str) -> Tokenizer:
+    """One that exists, whatever the text."""
     if spec.endswith((".json", ".json.gz")):
         backend = from_file(Path(spec).expanduser())
         ends = [token for token in KNOWN_ENDS if backend.token_to_id(token) is not None]
         return wrapped(backend, ends[0] if ends else None, spec)
-    return pretrained(spec)
+    found = pretrained.loaded(spec)
+    return wrapped(pretrained.fast(found, spec), pretrained.end_of(found, spec), spec)
 
 
 def byte_pairs(spec: str, corpus: Corpus, directory: Path) -> Tokenizer:
@@ -141,29 +146,12 @@ def from_file(path: Path) -> tokenizers.Tokenizer:
         raise ValueError(f"Cannot read tokenizer {path}: {first_line(error)}. It must be a tokenizer.json.") from None
 
 
-def pretrained(spec: str) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(
-            str(Path(spec).expanduser()) if Path(spec).expanduser().exists() else spec
-        )
-    except Exception as error:  # transformers and the hub raise many kinds; each is the user's to repair
-        raise ValueError(
-            f"Cannot load tokenizer {spec!r}: {first_line(error)}. Give 'bpe:<vocabulary>', a tokenizer.json, a "
-            f"folder, or a name on the Hugging Face hub."
-        ) from None
-    backend = getattr(loaded, "backend_tokenizer", None)
-    if backend is None:
-        raise ValueError(f"Tokenizer {spec!r} has no fast version. Convert it to a tokenizer.json and give that file.")
-    return wrapped(tokenizers.Tokenizer.from_str(backend.to_str()), loaded.eos_token, spec)
-
-
 def wrapped(backend: tokenizers.Tokenizer, end: str | None, spec: str) -> Tokenizer:
     end_of_text = None if end is None else backend.token_to_id(end)
     if end_of_text is None:
         raise ValueError(
-            f"Tokenizer {spec!r} names no end-of-text token. Use one that has any of {', '.join(KNOWN_ENDS)}."
+            f"Tokenizer {spec!r} names no end-of-text token. Use a tokenizer.json that has any of "
+            f"{', '.join(KNOWN_ENDS)}, or a folder whose tokenizer_config.json names its eos_token."
         )
     # Stored settings of someone's batches would cut and pad our documents.
     backend.no_truncation()

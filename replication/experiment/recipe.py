@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -29,6 +29,7 @@ from replication.experiment.lineage import (
     Untuned,
 )
 from replication.experiment.measurements import PROBES, Measurement
+from replication.experiment.suggestion import suggestion
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Different:
 
 ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
 DELIVERIES = ("auto", "cache", "online", "fresh")
+MODELS = ("student", "teacher")  # which may be paths
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
 
 
@@ -155,6 +157,8 @@ def parse(stated: dict[str, Any]) -> Recipe:
                 f"Unknown recipe field {key!r}{suggestion(key, known)}. Known: {', '.join(sorted(known))}."
             )
         values[key] = method(key, value) if key in AXES else text(key, value)
+        if key in MODELS:
+            values[key] = os.path.expanduser(values[key])  # "~", as a shell has it
     return Recipe(**values)
 
 
@@ -203,14 +207,9 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"Unknown {name} {value!r}{suggestion(value, known)}. Known: {', '.join(known)}.")
 
 
-def suggestion(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def read(path: Path) -> dict[str, Any]:
     """The tables of a recipe file. Raises ValueError naming the file for anything that is not a readable TOML file."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.expanduser().read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"Cannot read the recipe {path}: {error}.") from None

@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from replication.experiment.suggestion import suggestion
+
 FOLDER = Path(__file__).parent / "scales"
+CHECKPOINT = "or give a checkpoint: a folder, or a Hugging Face name (owner/model)"
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -65,16 +68,16 @@ class Scale(Entry):
     checkpoint_every: int  # steps
 
     def role(self, name: str) -> Role:
-        return self.word("role", name, self.roles)
+        return self.word("role", name, self.roles, f"; {CHECKPOINT}")
 
     def length(self, name: str) -> int:
-        return self.word("length", name, self.lengths)
+        return self.word("length", name, self.lengths, f". Add it to [lengths] of {self.name}.toml")
 
     def budget(self, name: str) -> int:
         """Tokens: a word of the scale, or a plain number."""
         if name.replace("_", "").isdigit():
             return int(name)
-        return self.word("token budget", name, self.tokens)
+        return self.word("token budget", name, self.tokens, "; or give a plain number of tokens, such as 5_000_000")
 
     def corpus_of(self, text: str) -> str:
         """The corpus that a recipe's text names: a word of the scale, or a corpus itself; "" is the scale's."""
@@ -100,21 +103,21 @@ class Scale(Entry):
             )
         return self.tuning
 
-    def word(self, kind: str, name: str, known: dict[str, Any]) -> Any:
+    def word(self, kind: str, name: str, known: dict[str, Any], otherwise: str) -> Any:
         if name not in known:
+            near = "" if name.isdigit() else suggestion(name, known)  # a number is not misspelt
             raise ValueError(
-                f"Scale {self.name!r} does not say what {kind} {name!r} is. Known: {', '.join(known)}. "
-                f"Add it to replication/experiment/scales/{self.name}.toml."
+                f"Scale {self.name!r} does not say what {kind} {name!r} is{near}. Known: {', '.join(known)}{otherwise}."
             )
         return known[name]
 
 
 def load_scale(name: str) -> Scale:
     """A scale by name ('laptop') or the path of a TOML file of the same form. ValueError if unknown or malformed."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = Path(name).expanduser() if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
-        raise ValueError(f"Unknown scale {name!r}. Known: {known}; or give the path of a .toml file.")
+        raise ValueError(f"Unknown scale {name!r}. Known: {known}; or give the path of a .toml file that is there.")
     try:
         return Scale.model_validate({"name": path.stem, **tomllib.loads(path.read_text())})
     except tomllib.TOMLDecodeError as error:

@@ -54,8 +54,8 @@ def this_machine(results: Path | None = None, artifacts: Path | None = None) -> 
     return Machine(
         device=device,
         autocast=switch("AUTOCAST", False) if os.environ.get("AUTOCAST") else None,
-        results=results or Path(os.environ.get("RESULTS", ROOT / "results" / "local")),
-        artifacts=artifacts or Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")),
+        results=results or Path(os.environ.get("RESULTS", ROOT / "results" / "local")).expanduser(),
+        artifacts=artifacts or Path(os.environ.get("ARTIFACTS", ROOT / "artifacts")).expanduser(),
         world=join(device),
         sharded=switch("SHARDED", False),
         at_once=whole("AT_ONCE"),

@@ -88,3 +88,13 @@ def sweep(directory: Path) -> None:
     """Remove the half-written files of killed writers. Only for the one process that writes in the directory."""
     for stale in directory.glob("*" + TEMPORARY):
         stale.unlink(missing_ok=True)
+
+
+def unwritable(folder: Path) -> str:
+    """Why nothing can be written in a folder, which need not be there yet; "" where something can."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        return f"{place} is a file"
+    return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written in"

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config
 
+from replication.data.text_files import first_line
 from replication.experiment.scale import Role
 from replication.fused.head import Head
+from replication.machine.hub import located
 
 CONFIGURATIONS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 # settings that change no logit: where the model came from, what is kept beside the logits, which tokens end a text
@@ -24,7 +26,13 @@ UNDECISIVE = (
 
 def build(role: Role, vocabulary: int, length: int, end_of_text: int, seed: int) -> PreTrainedModel:
     """A freshly initialised model of this shape; equal seeds give equal weights."""
-    configuration = CONFIGURATIONS[role.family](
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # transformers initialises from the global generator only
+        return AutoModelForCausalLM.from_config(configured(role, vocabulary, length, end_of_text))
+
+
+def configured(role: Role, vocabulary: int, length: int, end_of_text: int) -> PretrainedConfig:
+    return CONFIGURATIONS[role.family](
         vocab_size=vocabulary,
         hidden_size=role.width,
         intermediate_size=role.ffn,
@@ -37,19 +45,17 @@ def build(role: Role, vocabulary: int, length: int, end_of_text: int, seed: int)
         eos_token_id=end_of_text,
         use_cache=False,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # transformers initialises from the global generator only
-        return AutoModelForCausalLM.from_config(configuration)
 
 
 def load(name_or_path: str | Path) -> PreTrainedModel:
     """A Hugging Face causal LM by name or path. ValueError, one line, if it cannot be had."""
+    place = located(name_or_path)
     try:
-        return AutoModelForCausalLM.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:  # transformers, safetensors and the hub raise many kinds; each is the user's to repair
+        reason = first_line(error)
         raise ValueError(
-            f"Cannot load the model {str(name_or_path)!r}: {reason} Give a role of the scale, a folder written by "
+            f"Cannot load the model {str(name_or_path)!r}: {reason}. Give a role of the scale, a folder written by "
             "save_pretrained, or a Hugging Face name that this machine can reach."
         ) from None
 

@@ -31,6 +31,9 @@ class Line:
     disk: float = 0.0  # bytes that stay
     held: float = 0.0  # bytes of memory that a step takes whatever its batch
     each: float = 0.0  # and for each sequence of it
+    shared: float = 0.0  # of `held`: what several processes can share
+    gathered: float = 0.0  # and how much of that each of them then makes whole again
+    sequences: int = 1  # of a step, or of a batch that a teacher reads
     beside: float = 0.0  # tokens that a teacher reads beside the student
     note: str = ""
 
@@ -55,6 +58,9 @@ def of_run(kind: str, run: Run, machine: Machine) -> Line:
         disk=4 * cost.student.parameters,
         held=cost.held_bytes,
         each=cost.sequence_bytes,
+        shared=cost.student_bytes,
+        gathered=cost.gathered_bytes,
+        sequences=cost.sequences,
         beside=cost.taught * cost.batch if cost.asks_teacher else 0,
         note="with its teacher beside it" if cost.asks_teacher else "",
     )
@@ -74,7 +80,15 @@ def of_pass(needs: dict[Path, Need], machine: Machine, past: list[Past]) -> Iter
     caches = [of_cache(folder, need, past) for folder, need in needs.items()]
     done = all(cache.done for cache in caches)
     note = f"fills {len(caches)} cache{'s' * (len(caches) > 1)}"
-    yield Line("pass", f"{run.recipe.teacher}, seed {run.seed}", done, cost.stored_tokens, cost.teacher_pass, note=note)
+    yield Line(
+        "pass",
+        f"{run.recipe.teacher}, seed {run.seed}",
+        done,
+        cost.stored_tokens,
+        cost.teacher_pass,
+        held=cost.teacher_bytes + cost.read_bytes,
+        note=note,
+    )
     yield from caches
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from replication.cost.flops import Work
 from replication.experiment.scale import Scale
 from replication.planning.estimate import Line
+from replication.planning.hardware import fits, least
 from replication.planning.machine_speed import Pace
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def show(lines: Sequence[Line], title: str, scale: Scale, pace: Pace | None, con
     table.add_section()
     todo = [line for line in lines if not line.done]
     for name, some, style in (("all", lines, ""), ("to do", todo, "bold")):
-        table.add_row(name, numbers(some), *cells(total(some), pace), "", style=style)
+        table.add_row(name, numbers(some), *cells(total(some), pace, some), "", style=style)
     console.print(table)
     for told in remarks(lines, scale, pace):
         console.print(f"- {told}", style="dim", markup=False, highlight=False)
@@ -52,19 +53,22 @@ def numbers(lines: Sequence[Line]) -> str:
     )
 
 
-def cells(line: Line, pace: Pace | None) -> list[str]:
-    time = [duration(pace.seconds(line.work))] if pace else []
+def cells(line: Line, pace: Pace | None, summed: Sequence[Line] = ()) -> list[str]:
+    """`summed`: the lines of which this one is the total. What does not fit takes no time, since it cannot run."""
+    some = [each.work for each in summed or [line] if pace and fits(each, pace.memory)]
+    time = [duration(pace.seconds(sum(some, Work())))] if pace else []
     return [count(line.tokens), si(line.work.flops, "FLOP"), *time, si(line.disk, "B"), memory(line, pace)]
 
 
 def memory(line: Line, pace: Pace | None) -> str:
     if not line.held:
         return ""
-    taken = f"{si(line.held, 'B')} + {si(line.each, 'B')} a sequence"
+    taken = si(line.held, "B") + (f" + {si(line.each, 'B')} a sequence" if line.each else "")
     if pace is None or pace.memory == float("inf"):
         return taken
-    fit = int((pace.memory - line.held) // line.each)
-    return f"{taken}: {fit} at once" if fit > 0 else f"{taken}: does not fit"
+    if not fits(line, pace.memory):
+        return f"{taken}: does not fit; {least(line)} would do"
+    return f"{taken}: {int((pace.memory - line.held) // line.each)} at once" if line.each else taken
 
 
 def total(lines: Sequence[Line]) -> Line:
@@ -92,6 +96,11 @@ def remarks(lines: Sequence[Line], scale: Scale, pace: Pace | None) -> list[str]
         "the head included. Memory: weights, gradients, moments, what forward leaves for backward, a chunk of the "
         "loss. Not counted: tokenising, start-up, downstream evaluation."
     )
+    if pace and (large := [line for line in lines if not fits(line, pace.memory)]):
+        told.append(
+            f"No time is given for what does not fit into {si(pace.memory, 'B')} ({numbers(large)}), nor do the totals "
+            "hold any."
+        )
     told.append(
         f"Time: {pace.about}."
         if pace

@@ -44,13 +44,24 @@ class Pace:
 
 def gpu(name: str) -> Pace:
     """A GPU of gpus.toml. ValueError, one line, for one that is not there."""
-    known = tomllib.loads(SHEETS.read_text())
-    share = known.pop("utilisation")
+    known = {pace.name.lower(): pace for pace in gpus()}
     if name.lower() not in known:
         raise ValueError(f"Unknown GPU {name!r}. Known: {', '.join(known)}. Its data sheet belongs into {SHEETS.name}.")
-    sheet = known[name.lower()]
-    about = f"{sheet['name']} at {share:.0%} (assumed) of {sheet['teraflops']:g} TFLOP/s, dense bfloat16"
-    return Pace(name.upper(), about, share * sheet["teraflops"] * 1e12, memory=sheet["gigabytes"] * 1e9)
+    return known[name.lower()]
+
+
+def gpus() -> list[Pace]:
+    sheets = tomllib.loads(SHEETS.read_text())
+    share = sheets.pop("utilisation")
+    return [
+        Pace(
+            name.upper(),
+            f"{sheet['name']} at {share:.0%} (assumed) of {sheet['teraflops']:g} TFLOP/s, dense bfloat16",
+            share * sheet["teraflops"] * 1e12,
+            memory=sheet["gigabytes"] * 1e9,
+        )
+        for name, sheet in sheets.items()
+    ]
 
 
 # One core of an AMD EPYC with bfloat16 products, fitted to the CPU time of steps of two dozen shapes (layers 1 to 6,

@@ -98,21 +98,23 @@ def put(writer: Writer, start: int, wanted: Target, target: SparseTarget, length
 
 
 @torch.no_grad()
-def probabilities(run: Run, data: Data, positions: int, machine: Machine) -> Tensor:
+def probabilities(run: Run, data: Data, positions: int, machine: Machine, every: int = 1) -> Tensor:
     """The teacher's next-token distributions at the first positions of the run's training order, [N, V] float32.
 
-    Whole sequences: `positions` or a few more. ValueError where the text has fewer. Holds four bytes a class.
+    Whole sequences, `every` so many of whose positions count: `positions` or a few more. ValueError where the text has
+    fewer. Holds four bytes a class.
     """
-    rows_R = order_of(run, data)[: -(-positions // data.train.length)]
-    if len(rows_R) * data.train.length < positions:
-        raise ValueError(
-            f"{positions:,} positions are more than the {len(rows_R) * data.train.length:,} of the text; ask for fewer."
-        )
+    each = len(range(0, data.train.length, every))  # of a sequence
+    rows_R = order_of(run, data)[: -(-positions // each)]
+    if len(rows_R) * each < positions:
+        there = len(rows_R) * each
+        raise ValueError(f"{positions:,} positions are more than the {there:,} of the text; ask for fewer.")
     machine = machine.at(run.scale.precision)
     teacher, found = teacher_for(run, machine), []
-    for indices_B in np.split(rows_R, range(BATCH, len(rows_R), BATCH)):
+    parts = np.split(rows_R, range(BATCH, len(rows_R), BATCH))
+    for indices_B in tqdm(parts, desc="reading", unit="batch", mininterval=1.0):
         rows = torch.from_numpy(data.train.rows(indices_B)).to(machine.device)
         with machine.precision():
             logits_BLV = logits_of(teacher, rows[:, :-1], data.tokenizer.vocabulary)
-        found.append(logits_BLV.float().softmax(-1).flatten(0, 1))
+        found.append(logits_BLV[:, ::every].float().softmax(-1).flatten(0, 1))
     return torch.cat(found)

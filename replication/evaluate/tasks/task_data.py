@@ -13,13 +13,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 from replication.data.text_files import first_line
 from replication.evaluate.tasks import releases
 from replication.evaluate.tasks.releases import RELEASES
 from replication.machine.files import replace_text
+from replication.machine.hub import unanswered
 
 TASKS = Path(__file__).parent
 HUB = "hub"  # TASK_DATA=hub: the same as no TASK_DATA
@@ -51,16 +51,12 @@ def ready(tasks: Iterable[str]) -> None:
         check(task, folder)
 
 
-@cache
 def hub() -> None:
     """ValueError if the hub does not answer; not asked where HF_HUB_OFFLINE says that all is in its local cache."""
-    from huggingface_hub import constants, get_session
+    from huggingface_hub import constants
 
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=5)
-        except Exception as error:  # whatever its HTTP library raises
-            raise ValueError(f"{constants.ENDPOINT} does not answer ({first_line(error)}). {WAYS}") from None
+    if why := unanswered():
+        raise ValueError(f"{constants.ENDPOINT} does not answer ({why}). {WAYS}")
 
 
 @contextmanager
