@@ -25,6 +25,7 @@ from toy.sums import Sums
 
 FIXED = (Full, TopK, TopP, SmoothedTopK)  # the same in every round: one round says all
 CHUNK = 500_000  # teacher probabilities at a time
+NUMERICS = 2  # 2: says the teacher's entropy
 
 Metrics = dict[str, float]
 
@@ -73,7 +74,7 @@ class Setting:
 def run(setting: Setting, seed: int) -> tuple[Metrics, Curves]:
     """What the target keeps of the teacher over the rounds; means over the teachers where there are several.
 
-    Metrics: `l1_bias`, the L1 distance of the mean target to the teacher, sampling noise included;
+    Metrics: `teacher_entropy`, nats; `l1_bias`, the L1 distance of the mean target to the teacher, sampling noise included;
     `l1_bias_grouped`, the same where the classes beyond the first 50 count by octaves of their rank, which takes most
     of that noise away; `upscaling`, the mean target's most probable class over the teacher's; `l1_error` and
     `squared_error`, the mean over rounds of one target's L1 distance and sum of squares; `unique_classes`, kept per
@@ -112,6 +113,7 @@ def keep_memory() -> None:
 def measured(sums: Sums) -> Metrics:
     mean_V, teacher_V = sums.mean_V, sums.teacher_V
     found = {
+        "teacher_entropy": float(torch.special.entr(teacher_V).sum()),
         "l1_bias": float((mean_V - teacher_V).abs().sum()),
         "l1_bias_grouped": float((grouped(mean_V) - grouped(teacher_V)).abs().sum()),
         "upscaling": float(mean_V[0] / teacher_V[0]),
