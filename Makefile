@@ -65,7 +65,7 @@ lock: environment ## rewrite requirements.lock from what .venv holds, after pypr
 # $(1) one of EXHIBITS: replicate-table-6 runs and shows rskd/table06, table-6 shows it, plan-table-6 says what it takes
 define rules
 replicate-$(call target,$(1))-%: environment
-	$$(PY) -m workflow $$(call exhibit,$(1),$$*) --scale $$(SCALE) --seeds $$(SEEDS) --profile $$(PROFILE)$$(if $$(CORES), --cores $$(CORES))
+	$$(PY) -m workflow $$(call exhibit,$(1),$$*) --scale $$(SCALE) --seeds $$(SEEDS) --profile $$(PROFILE)$$(if $$(CORES), --cores $$(CORES))$$(if $$(filter 1,$$(AGAIN)), --again)
 	$$(PY) -m analysis $(notdir $(1)) $$(call exhibit,$(1),$$*) --scale $$(SCALE)
 
 $(call target,$(1))-%: environment

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,3 +89,11 @@ def sweep(directory: Path) -> None:
     """Remove the half-written files of killed writers. Only for the one process that writes in the directory."""
     for stale in directory.glob("*" + TEMPORARY):
         stale.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> None:
+    """Move a file or folder into 'replaced' beside it, under a number of its own. Nothing where there is none."""
+    if path.exists():
+        place = path.parent / "replaced"
+        place.mkdir(exist_ok=True)
+        path.rename(next(to for n in count(1) if not (to := place / f"{path.name}-{n}").exists()))
