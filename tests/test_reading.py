@@ -13,20 +13,29 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import AddedToken, processors
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from replication.__main__ import main
 from replication.data.corpus import Corpus, collect
 from replication.data.packing import pack
-from replication.data.tokenizer import END_OF_TEXT, Tokenizer, differences, fitted, open_tokenizer, train
+from replication.data.tokenizer import END_OF_TEXT, SAMPLE, Tokenizer, differences, fitted, open_tokenizer, train
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run
 from replication.experiment.scale import load_scale
 from replication.machine.notes import note
+from replication.model.checkpoint import publish
+from replication.training.needs import Need
 from replication.training.run_data import data_for
 from tests.small import SCALE, write_text
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 TEXTS = ["", "Hello world", " two  spaces\n\n", "naïve café, 漢字 and 12345", "<s> spelled out </s> [PAD]"]
 TEXTS += ["def f(x):\n\treturn x"]
 TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
@@ -261,7 +270,8 @@ def test_both_are_in_the_recipe_and_change_no_other_run() -> None:
     assert len(set(same)) == 1
     stated = parse({"begin": "auto", "special": "tokens"})
     run = Run(stated, load_scale("smoke"), 0)
-    assert run.id != Run(parse({}), load_scale("smoke"), 0).id
+    usual = Run(parse({}), load_scale("smoke"), 0)
+    assert run.id != usual.id and Need(run).identity != Need(usual).identity
     assert run.teacher is not None and (run.teacher.recipe.begin, run.teacher.recipe.special) == ("auto", "tokens")
     with pytest.raises(ValueError, match="Unknown begin 'always'"):
         parse({"begin": "always"})
@@ -315,6 +325,22 @@ def test_a_tuned_students_template_is_what_was_added(llama_like: Tokenizer, tmp_
     assert llama_like.came is not None and llama_like.came.chat_template == TEMPLATE
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_what_auto_tokenizer_would_read_otherwise_is_said(
+    family: str, corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers 5 splits as Qwen2 does beside a model of that family, whatever the tokenizer's files say."""
+    note.cache_clear()
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, vocab_size=300, **shape))
+    publish(model, plain(corpus), tmp_path / "student")
+    said = capsys.readouterr().err
+    alike = plain(corpus).comes_back(tmp_path / "student")
+    assert ("by PreTrainedTokenizerFast.from_pretrained" in said) == (not alike) == (family == "qwen2")
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path / "student")  # the advice
+    assert loaded(SAMPLE)["input_ids"] == plain(corpus).encode_batch([SAMPLE])[0].tolist()
+
+
 def gpt2(folder: Path) -> str:
     folder.mkdir()
     for ours, theirs in (("vocab.json", "encoder.json"), ("merges.txt", "vocab.bpe")):
@@ -333,7 +359,7 @@ def mistral(folder: Path) -> str:
     return str(folder)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="no shared data: real tokenizers are not here")
+@pytest.mark.skipif(not DATA.exists(), reason="NO REAL DATA: ../shared/data is absent, this did not run")
 @pytest.mark.parametrize("make", [gpt2, mistral])
 def test_a_real_tokenizer_comes_back_beside_another_familys_model(
     make: Callable[[Path], str], corpus: Corpus, tmp_path: Path
@@ -347,7 +373,7 @@ def test_a_real_tokenizer_comes_back_beside_another_familys_model(
     assert not list(differences(tokenizer, open_tokenizer(str(tmp_path / "student"), corpus, tmp_path), corpus))
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="no shared data: real tokenizers are not here")
+@pytest.mark.skipif(not DATA.exists(), reason="NO REAL DATA: ../shared/data is absent, this did not run")
 @pytest.mark.parametrize("name", ["neox_olmo_50k", "dolma2_100k"])
 def test_a_real_tokenizer_file_comes_back(name: str, corpus: Corpus, tmp_path: Path) -> None:
     tokenizer = open_tokenizer(str(DATA / "tok_olmo" / f"{name}.json.gz"), corpus, tmp_path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from replication.__main__ import main
 from replication.data.corpus import open_corpus
 from replication.data.tokenizer import open_tokenizer
+from replication.experiment.scale import load_scale
 from replication.machine.remembered import remembered
+from replication.planning.plan import plan
 from tests.small import SCALE, write_text
+from workflow.__main__ import main as workflow
 
 RECIPE = 'teacher = "teacher"\nstudent = "student"\ntarget = { name = "TopK", k = 5 }\n'
 RUN = ["run", "recipe.toml", "--scale", "small.toml"]
@@ -216,6 +220,29 @@ def test_a_cache_begun_with_another_teacher_is_built_anew_where_no_record_knows(
     assert main([*build, "--again"]) == 0
     assert main(RUN) == 0
     assert len(list(Path("artifacts/small/caches/replaced").iterdir())) == 1
+
+
+def test_the_workflow_believes_no_record_of_another_text(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It starts only runs without a record, so it asks before it counts them; its advice takes the record away."""
+    place = tmp_path / "place"
+    shutil.copytree(places["finished"], place, ignore=shutil.ignore_patterns("results", "artifacts"))
+    settled_in(place, monkeypatch)
+    run_id = next(iter(plan(["rskd/table06"], load_scale("small.toml"), [0]).runs))
+    folder = Path("results/small", run_id)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"corpus": {"name": "path:text", "fingerprint": "0" * 16}}))
+    (folder / "summary.json").write_text("{}")
+    started: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "call", lambda command, **_: started.append(command) or 0)
+    arguments = ["rskd/table06", "--scale", "small.toml"]
+    assert workflow(arguments) == 2
+    assert f"{run_id} was made with another text path:text ({'0' * 16} then, " in capsys.readouterr().err
+    assert not started and folder.exists()
+    assert workflow([*arguments, "--again"]) == 0
+    assert len(started) == 1 and not folder.exists()
+    assert (folder.parent / "replaced" / f"{run_id}-1" / "summary.json").exists()
 
 
 def test_what_is_remembered_is_asked_again_only_of_changed_files(tmp_path: Path) -> None:

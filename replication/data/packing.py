@@ -123,7 +123,7 @@ def packed(corpus: Corpus, tokenizer: Tokenizer, split: Split, order: str, lengt
     chosen = np.flatnonzero(corpus.held_out if split == "validation" else ~corpus.held_out)
     documents_D = chosen[shuffled(len(chosen), order)]
     tokens_T, offsets = tokenised(corpus, tokenizer, directory)
-    begins = () if tokenizer.begins == "none" else (tokenizer.begins, *tokenizer.before)
+    begins: tuple[str | int, ...] = () if tokenizer.begins == "none" else (tokenizer.begins, *tokenizer.before)
     before = tokenizer.before[0] if tokenizer.begins == "rows" else None
     sizes_D = (offsets[1:] - offsets[:-1])[documents_D]
     ends_D = np.cumsum(sizes_D)

@@ -75,8 +75,8 @@ class Recipe:
     background: Background = field(default_factory=SameText)
     tuning: Tuning = field(default_factory=Untuned)
     probe: str = "train"
-    # whether the token that a tokenizer puts before a sequence stands there: "none", at "rows" or at "documents", or
-    # "auto": at rows if the tokenizer puts one there
+    # where the token stands that a tokenizer puts before a text: before "rows" or "documents", or "none"; "auto" is
+    # before rows if the tokenizer puts one before a text
     begin: str = "none"
     special: str = "text"  # "tokens": a special token that a document spells out is that token, no text
 

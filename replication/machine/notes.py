@@ -1,7 +1,8 @@
-"""Notes: what a user should know of a run and need not act on, said once, beside any progress bar."""
+"""Notes: what a user should know of a run and need not act on, said once, by one process, beside any progress bar."""
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 
@@ -10,4 +11,5 @@ from tqdm import tqdm
 
 @cache
 def note(line: str) -> None:
-    tqdm.write(f"note: {line}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        tqdm.write(f"note: {line}", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,11 @@ from replication.training.reading import opened
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
 from replication.training.weights import model_folder
+
+KINDS: dict[str, Callable[[Path], Plan]] = {
+    FILE: read_manifest,
+    UNFINISHED: read_plan,
+}  # of a cache, the finished first
 
 
 def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
@@ -67,13 +73,14 @@ def replaced(run: Run, record: Record, machine: Machine) -> list[str]:
     measured = run.recipe.measurement
     if measured is not None and (measured.computed or measured.timed):  # of no text, or of random text
         return []
-    recipe, then, corpus = run.recipe, config["inputs"], config["corpus"]
+    recipe, then, corpus = run.recipe, config.get("inputs", {}), config.get("corpus", {})
     text, tuning = run.scale.corpus_of(recipe.text), recipe.tuning
+    begins = students(run)
     looks: list[tuple[str, str, str | None, Callable[[], str | None]]] = [
-        ("text", text, corpus["fingerprint"], lambda: text_now(text, machine)),
+        ("text", text, corpus.get("fingerprint"), lambda: text_now(text, machine)),
         ("tokenizer", run.tokenizer, then.get("tokenizer"), lambda: tokenizer_now(run, machine)),
         ("teacher", recipe.teacher, then.get("teacher"), lambda: teacher_now(run, machine)),
-        ("student", recipe.student, then.get("start"), lambda: start_now(run, machine)),
+        ("student", begins[-1].id if begins else recipe.student, then.get("start"), lambda: start_now(run, machine)),
     ]
     if isinstance(tuning, Instructed) and "conversations" in corpus:
         looks.append(("text", tuning.text, corpus["conversations"], lambda: conversations_now(run, tuning, machine)))
@@ -131,17 +138,23 @@ def start_now(run: Run, machine: Machine) -> str | None:
 
 
 def cache_now(run: Run, machine: Machine) -> str | None:
-    folder = Need(run).folder(machine)
-    return read_manifest(folder).digest if (folder / FILE).exists() else None
+    """None also where it is damaged, which is another matter."""
+    with suppress(ValueError):
+        return read_manifest(Need(run).folder(machine)).digest
+    return None
 
 
 def damaged(run: Run, record: Record, machine: Machine) -> str:
-    """What is wrong with the files of the run's cache that were written since its record was; "" where nothing is."""
+    """What is wrong with the run's cache, as far as it was touched after its record; "" where nothing is."""
     folder = Need(run).folder(machine) if run.recipe.reads_cache else None
     if folder is None or not (folder / FILE).exists():
         return ""
     since = (record.folder / ("summary.json" if record.done else "config.json")).stat().st_mtime
-    for shard in read_manifest(folder).shards:
+    try:
+        shards = read_manifest(folder).shards
+    except ValueError as error:
+        return f"reads a cache that was damaged: {str(error).rstrip('.')}"
+    for shard in shards:
         path = folder / shard.file
         if path.exists() and max(path.stat().st_mtime, path.stat().st_ctime) > since:
             now = known("checksum", [path], partial(checksum, path), machine)
@@ -158,10 +171,8 @@ def own_caches(needs: Sequence[Need], machine: Machine, again: bool = False) -> 
     read: dict[str, Data] = {}  # needs of one identity share it
     for need in needs:
         folder = need.folder(machine)
-        begun: Plan | None = read_manifest(folder) if (folder / FILE).exists() else None
-        if begun is None and (folder / UNFINISHED).exists():
-            begun = read_plan(folder)
-        if begun is None or (teacher := teacher_now(need.run, machine)) is None:
+        read_its = next((look for file, look in KINDS.items() if (folder / file).exists()), None)
+        if read_its is None or (teacher := teacher_now(need.run, machine)) is None:
             continue
         shared = json.dumps(need.identity, sort_keys=True)
         if shared not in read:
@@ -169,7 +180,9 @@ def own_caches(needs: Sequence[Need], machine: Machine, again: bool = False) -> 
         header = need.header_of(read[shared], teacher)
         names = (teacher, teacher_now(need.run, machine, first_fingerprint))
         try:
-            check(begun, Expected(**dict(header) | {"teacher": names}))
+            check(read_its(folder), Expected(**dict(header) | {"teacher": names}))
+        except FileNotFoundError:  # another process has finished it a moment ago; whoever reads it looks again
+            continue
         except ValueError as error:
             if not again:
                 words = str(error).partition(". ")[0]
