@@ -203,6 +203,8 @@ def test_an_added_pad_that_no_text_has_is_no_class(who: str, here: Path, corpus:
         (with_added(corpus, "[PAD]", special=True) if padded else plain(corpus)).save(Path(model))
     found = data_for(run_of(teacher="teacher", student="student"), Path("artifacts"))
     assert found.tokenizer.vocabulary == found.train.vocabulary == 300
+    Path("recipe.toml").write_text('teacher = "teacher"\nstudent = "student"\n')
+    assert main(["run", "recipe.toml", "--scale", "small.toml"]) == 0
 
 
 def test_a_class_that_a_text_needs_is_never_cut_off(corpus: Corpus) -> None:

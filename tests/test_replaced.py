@@ -16,6 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from replication.__main__ import main
+from replication.cache.manifest import Plan, read_manifest, write_plan
 from replication.data.corpus import open_corpus
 from replication.data.tokenizer import open_tokenizer
 from replication.experiment.scale import load_scale
@@ -203,14 +204,24 @@ def test_begun_anew_after_a_kill_is_a_run_that_never_knew_the_old_teacher(
     assert found[0] == found[1] == found[2]
 
 
-def test_a_cache_begun_with_another_teacher_is_built_anew_where_no_record_knows(
-    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("state", ["finished", "begun"])
+def test_a_cache_of_another_teacher_is_built_anew_where_no_record_knows(
+    state: str,
+    places: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Both `run` and `cache build`: their advice is one that they follow themselves."""
     place = tmp_path / "place"
     shutil.copytree(places["finished"], place)
     settled_in(place, monkeypatch)
     shutil.rmtree("results")
+    if state == "begun":
+        (folder,) = Path("artifacts/small/caches").iterdir()
+        manifest = read_manifest(folder)
+        write_plan(folder, Plan(**{key: getattr(manifest, key) for key in Plan.model_fields}))
+        (folder / "manifest.json").unlink()
     other_weights("teacher")
     build = ["cache", "build", "recipe.toml", "--scale", "small.toml"]
     for command in (RUN, build):
@@ -220,6 +231,33 @@ def test_a_cache_begun_with_another_teacher_is_built_anew_where_no_record_knows(
     assert main([*build, "--again"]) == 0
     assert main(RUN) == 0
     assert len(list(Path("artifacts/small/caches/replaced").iterdir())) == 1
+
+
+def test_a_teacher_that_was_trained_here_is_compared_too(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its weights replaced, the student is made anew; the text replaced, both are."""
+    place = tmp_path / "place"
+    shutil.copytree(places["finished"], place, ignore=shutil.ignore_patterns("results", "artifacts"))
+    settled_in(place, monkeypatch)
+    Path("recipe.toml").write_text('target = { name = "TopK", k = 5 }\n')
+    assert main(RUN) == 0
+    (teacher,) = Path("artifacts/small/models").glob("teacher-*")
+    model = LlamaForCausalLM.from_pretrained(teacher)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    model.save_pretrained(teacher)
+    assert "another teacher 3B (" in refused(capsys)
+    assert main([*RUN, "--again"]) == 0
+    (student,) = Path("results/small/replaced").iterdir()
+    assert student.name.startswith("topk")
+    other_text()
+    assert f"{teacher.name} was made with another text" in refused(capsys)
+    assert main([*RUN, "--again"]) == 0
+    names = sorted(path.name for path in Path("results/small/replaced").iterdir())
+    assert names == sorted([student.name, f"{student.name[:-1]}2", f"{teacher.name}-1"])
+    shutil.rmtree("text")  # what is gone was not replaced: the numbers are still those of the record
+    assert main(RUN) == 0
 
 
 def test_the_workflow_believes_no_record_of_another_text(

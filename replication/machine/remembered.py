@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ def remembered(what: str, of: Iterable[Path], find: Callable[[], str], folder: P
     replaces a file changes one of them, also with its date kept. It is taken before the content is read, so a file
     that is replaced meanwhile is read again the next time.
     """
-    stats = [(str(path.resolve()), path.stat()) for path in sorted(of) if path.exists()]
+    stats = [(os.path.abspath(path), path.stat()) for path in sorted(of) if path.exists()]
     state = [(place, each.st_size, each.st_ino, each.st_mtime_ns, each.st_ctime_ns) for place, each in stats]
     path = folder / hashlib.sha256(json.dumps([what, state]).encode()).hexdigest()[:32]
     if path.exists():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +31,24 @@ from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
 from replication.training.weights import model_folder
 
-KINDS: dict[str, Callable[[Path], Plan]] = {
-    FILE: read_manifest,
-    UNFINISHED: read_plan,
-}  # of a cache, the finished first
+# what a cache says of itself, a finished one first
+KINDS: dict[str, Callable[[Path], Plan]] = {FILE: read_manifest, UNFINISHED: read_plan}
+
+
+@dataclass(frozen=True)
+class Look:
+    """At what stands under the names of runs now; at each once."""
+
+    machine: Machine
+    seen: dict[str, str | None] = field(default_factory=dict)
+
+    def known(self, what: str, files: Callable[[], list[Path]], find: Callable[[], str]) -> str | None:
+        """None where there are no files. A part that computes otherwise has another integer, and is asked anew."""
+        if what not in self.seen:
+            present, asked = files(), f"{what}, {SHARED['data']} {SHARED['model']}"
+            folder = self.machine.artifacts / "remembered"
+            self.seen[what] = remembered(asked, present, find, folder) if present else None
+        return self.seen[what]
 
 
 def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
@@ -43,13 +58,14 @@ def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
     checkpoints and cache are put aside instead, and so are those of all that builds on it: then they are made anew.
     """
     outdated: set[str] = set()
+    look = Look(machine)
     for run in runs:
         record = record_of(run, machine)
         if not record.begun:
             continue
         below = [*students(run), *([run.teacher] if run.teacher is not None else [])]
-        found = replaced(run, record, machine) + [f"run {each.id}" for each in below if each.id in outdated]
-        damage = damaged(run, record, machine)
+        found = replaced(run, record, look) + [f"run {each.id}" for each in below if each.id in outdated]
+        damage = damaged(run, record, look)
         if (found or damage) and not again:
             made = "made" if record.done else "begun"
             what = f"was {made} with another {', another '.join(found)}" if found else damage
@@ -67,7 +83,7 @@ def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
             set_aside(Need(run).folder(machine))
 
 
-def replaced(run: Run, record: Record, machine: Machine) -> list[str]:
+def replaced(run: Run, record: Record, look: Look) -> list[str]:
     """What this record was made of and is another now, in words; what is not there any more was not replaced."""
     config = json.loads((record.folder / "config.json").read_text())
     measured = run.recipe.measurement
@@ -77,27 +93,27 @@ def replaced(run: Run, record: Record, machine: Machine) -> list[str]:
     text, tuning = run.scale.corpus_of(recipe.text), recipe.tuning
     begins = students(run)
     looks: list[tuple[str, str, str | None, Callable[[], str | None]]] = [
-        ("text", text, corpus.get("fingerprint"), lambda: text_now(text, machine)),
-        ("tokenizer", run.tokenizer, then.get("tokenizer"), lambda: tokenizer_now(run, machine)),
-        ("teacher", recipe.teacher, then.get("teacher"), lambda: teacher_now(run, machine)),
-        ("student", begins[-1].id if begins else recipe.student, then.get("start"), lambda: start_now(run, machine)),
+        ("text", text, corpus.get("fingerprint"), lambda: text_now(text, look)),
+        ("tokenizer", run.tokenizer, then.get("tokenizer"), lambda: tokenizer_now(run, look)),
+        ("teacher", recipe.teacher, then.get("teacher"), lambda: teacher_now(run, look)),
+        ("student", begins[-1].id if begins else recipe.student, then.get("start"), lambda: start_now(run, look)),
     ]
     if isinstance(tuning, Instructed) and "conversations" in corpus:
-        looks.append(("text", tuning.text, corpus["conversations"], lambda: conversations_now(run, tuning, machine)))
+        looks.append(("text", tuning.text, corpus["conversations"], lambda: conversations_now(run, tuning, look)))
     if run.recipe.reads_cache and not record.done:
-        looks.append(("cache", Need(run).folder(machine).name, then.get("cache"), lambda: cache_now(run, machine)))
+        looks.append(("cache", Need(run).folder(look.machine).name, then.get("cache"), lambda: cache_now(run, look)))
     found = []
-    for what, name, before, look in looks:
-        if before is not None and not before.startswith("unrecorded") and (now := look()) not in (None, before):
+    for what, name, before, ask in looks:
+        if before is not None and not before.startswith("unrecorded") and (now := ask()) not in (None, before):
             found.append(f"{what} {name} ({before} then, {now} now)")
     return found
 
 
-def text_now(spec: str, machine: Machine) -> str | None:
-    return known(f"text {spec}", files_of(spec), lambda: open_corpus(spec).fingerprint, machine)
+def text_now(spec: str, look: Look) -> str | None:
+    return look.known(f"text {spec}", lambda: files_of(spec), lambda: open_corpus(spec).fingerprint)
 
 
-def conversations_now(run: Run, tuning: Instructed, machine: Machine) -> str | None:
+def conversations_now(run: Run, tuning: Instructed, look: Look) -> str | None:
     """As a record has them: their name and their fingerprint."""
     spec = run.scale.corpus_of(tuning.text)
 
@@ -105,48 +121,49 @@ def conversations_now(run: Run, tuning: Instructed, machine: Machine) -> str | N
         found = open_conversations(spec)
         return f"{found.name} ({found.fingerprint})"
 
-    return known(f"conversations {spec}", files_of(spec), find, machine)
+    return look.known(f"conversations {spec}", lambda: files_of(spec), find)
 
 
-def tokenizer_now(run: Run, machine: Machine) -> str | None:
+def tokenizer_now(run: Run, look: Look) -> str | None:
     own, spec, special = run.scale.corpus_of(run.recipe.text), run.tokenizer, run.recipe.special
     read = run.scale.corpus_of(getattr(run.recipe.background, "text", run.recipe.text))  # of one that is trained here
-    files = files_of(read) if spec.startswith("bpe:") else files_at(spec)
 
     def find() -> str:
-        found = opened(run, open_corpus(own), machine.artifacts / "text")
+        found = opened(run, open_corpus(own), look.machine.artifacts / "text")
         return found.read_as("none", special).fingerprint
 
-    return known(f"tokenizer {spec} {special} of {read}", files, find, machine)
+    files = partial(files_of, read) if spec.startswith("bpe:") else partial(files_at, spec)
+    return look.known(f"tokenizer {spec} {special} of {read}", files, find)
 
 
-def teacher_now(run: Run, machine: Machine, find: Callable[..., str] = fingerprint) -> str | None:
+def teacher_now(run: Run, look: Look, find: Callable[..., str] = fingerprint) -> str | None:
     if run.recipe.teacher == "none":
         return None
-    place = run.recipe.teacher if run.teacher is None else model_folder(run.teacher, machine)
-    return known(find.__name__, files_at(place), lambda: find(load(place)), machine)
+    place = run.recipe.teacher if run.teacher is None else model_folder(run.teacher, look.machine)
+    return look.known(f"{find.__name__} {place}", lambda: files_at(place), lambda: find(load(place)))
 
 
-def start_now(run: Run, machine: Machine) -> str | None:
+def start_now(run: Run, look: Look) -> str | None:
     """Of the last of the runs whose weights this one reads, or of a student from elsewhere."""
-    places: list[str | Path] = [model_folder(each, machine) for each in students(run)]
+    places: list[str | Path] = [model_folder(each, look.machine) for each in students(run)]
     if not places and run.recipe.student not in run.scale.roles:
         places = [run.recipe.student]
     if not places:
         return None
-    return known("start", files_at(places[-1]), lambda: fingerprint(precise_weights(load(places[-1]))), machine)
+    place = places[-1]
+    return look.known(f"start {place}", lambda: files_at(place), lambda: fingerprint(precise_weights(load(place))))
 
 
-def cache_now(run: Run, machine: Machine) -> str | None:
+def cache_now(run: Run, look: Look) -> str | None:
     """None also where it is damaged, which is another matter."""
     with suppress(ValueError):
-        return read_manifest(Need(run).folder(machine)).digest
+        return read_manifest(Need(run).folder(look.machine)).digest
     return None
 
 
-def damaged(run: Run, record: Record, machine: Machine) -> str:
+def damaged(run: Run, record: Record, look: Look) -> str:
     """What is wrong with the run's cache, as far as it was touched after its record; "" where nothing is."""
-    folder = Need(run).folder(machine) if run.recipe.reads_cache else None
+    folder = Need(run).folder(look.machine) if run.recipe.reads_cache else None
     if folder is None or not (folder / FILE).exists():
         return ""
     since = (record.folder / ("summary.json" if record.done else "config.json")).stat().st_mtime
@@ -157,7 +174,7 @@ def damaged(run: Run, record: Record, machine: Machine) -> str:
     for shard in shards:
         path = folder / shard.file
         if path.exists() and max(path.stat().st_mtime, path.stat().st_ctime) > since:
-            now = known("checksum", [path], partial(checksum, path), machine)
+            now = look.known(f"checksum {path}", partial(list, [path]), partial(checksum, path))
             if now != shard.sha256:
                 return f"reads a cache of which {path} was damaged or replaced since"
     return ""
@@ -169,18 +186,20 @@ def own_caches(needs: Sequence[Need], machine: Machine, again: bool = False) -> 
     ValueError, one line, for the first that is another; with `again` it is put aside.
     """
     read: dict[str, Data] = {}  # needs of one identity share it
+    look = Look(machine)
     for need in needs:
         folder = need.folder(machine)
-        read_its = next((look for file, look in KINDS.items() if (folder / file).exists()), None)
-        if read_its is None or (teacher := teacher_now(need.run, machine)) is None:
+        read_its = next((reader for file, reader in KINDS.items() if (folder / file).exists()), None)
+        if read_its is None or (teacher := teacher_now(need.run, look)) is None:
             continue
         shared = json.dumps(need.identity, sort_keys=True)
         if shared not in read:
             read[shared] = scored(need.run, data_for(need.run, machine.artifacts), machine)
         header = need.header_of(read[shared], teacher)
-        names = (teacher, teacher_now(need.run, machine, first_fingerprint))
         try:
-            check(read_its(folder), Expected(**dict(header) | {"teacher": names}))
+            found = read_its(folder)
+            older = () if found.header.teacher == teacher else (teacher_now(need.run, look, first_fingerprint),)
+            check(found, Expected(**dict(header) | {"teacher": (teacher, *older)}))
         except FileNotFoundError:  # another process has finished it a moment ago; whoever reads it looks again
             continue
         except ValueError as error:
@@ -209,9 +228,3 @@ def files_at(name: str | Path) -> list[Path]:
             return []
         place = Path(stored).parent
     return [path for path in place.iterdir() if path.is_file()]
-
-
-def known(what: str, files: list[Path], find: Callable[[], str], machine: Machine) -> str | None:
-    """None where there are no files. A part that computes otherwise has another integer, and is asked anew."""
-    versions = f"{SHARED['data']} {SHARED['model']}"
-    return remembered(f"{what}, {versions}", files, find, machine.artifacts / "remembered") if files else None
