@@ -21,6 +21,7 @@ from replication.experiment.lineage import Instructed
 from replication.experiment.run import Run, students
 from replication.machine.device import Machine
 from replication.machine.files import set_aside
+from replication.machine.notes import note
 from replication.machine.remembered import remembered
 from replication.model.decoder import fingerprint, first_fingerprint, load, precise_weights
 from replication.records.numerics import SHARED
@@ -67,13 +68,7 @@ def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
         found = replaced(run, record, look) + [f"run {each.id}" for each in below if each.id in outdated]
         damage = damaged(run, record, look)
         if (found or damage) and not again:
-            made = "made" if record.done else "begun"
-            what = f"was {made} with another {', another '.join(found)}" if found else damage
-            raise ValueError(
-                f"{run.id} {what}. Put back what was there, or say --again (make: AGAIN=1): it is made of what is "
-                "there now, and what was made is kept in folders named 'replaced', the record in "
-                f"{record.folder.parent}."
-            )
+            raise ValueError(refusal(run, record, found, damage))
         if found:
             outdated.add(run.id)
             checkpoints = machine.artifacts / run.scale.name / "checkpoints" / run.id
@@ -81,6 +76,21 @@ def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
                 set_aside(place)
         if run.recipe.reads_cache and (damage or any(not each.startswith("student") for each in found)):
             set_aside(Need(run).folder(machine))
+
+
+def refusal(run: Run, record: Record, found: list[str], damage: str) -> str:
+    """One line: what came, and what to do. `found` is what was replaced, `damage` what is wrong with the cache."""
+    aside, made = "is kept in folders named 'replaced'", "made" if record.done else "begun"
+    if found:
+        return (
+            f"{run.id} was {made} with another {', another '.join(found)}. Put back what was there, or say "
+            "--again (make: AGAIN=1): it is made of what is there now, and what was made "
+            f"{aside}, the record in {record.folder.parent}."
+        )
+    return (
+        f"{run.id} reads a cache that was damaged or replaced since: {damage}. Put back what was there, or say --again "
+        f"(make: AGAIN=1): where it is still needed it is built again, and this one {aside}."
+    )
 
 
 def replaced(run: Run, record: Record, look: Look) -> list[str]:
@@ -176,7 +186,7 @@ def damaged(run: Run, record: Record, look: Look) -> str:
         if path.exists() and max(path.stat().st_mtime, path.stat().st_ctime) > since:
             now = look.known(f"checksum {path}", partial(list, [path]), partial(checksum, path))
             if now != shard.sha256:
-                return f"reads a cache of which {path} was damaged or replaced since"
+                return f"{path} has not the checksum that its manifest says"
     return ""
 
 
@@ -200,6 +210,8 @@ def own_caches(needs: Sequence[Need], machine: Machine, again: bool = False) -> 
             found = read_its(folder)
             older = () if found.header.teacher == teacher else (teacher_now(need.run, look, first_fingerprint),)
             check(found, Expected(**dict(header) | {"teacher": (teacher, *older)}))
+            if older:
+                note(f"{folder} was written when only weights counted: its teacher's configuration is taken on trust")
         except FileNotFoundError:  # another process has finished it a moment ago; whoever reads it looks again
             continue
         except ValueError as error:
