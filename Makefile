@@ -35,6 +35,7 @@ help: ## list every target with one line
 	@echo
 	@echo "Variables: SCALE=$(SCALE) (smoke, laptop, h100-sweep, h100, paper)  SEEDS=\"$(SEEDS)\"  CORES=$(CORES)"
 	@echo "           PROFILE=$(PROFILE) (local, slurm, kubernetes, or a folder of your own) where replicate-... runs"
+	@echo "           AGAIN=1 has replicate-... make anew what was made of a text or model that was replaced, the old kept aside"
 	@echo "           TASK_DATA=<folder> task data of the downstream columns; hub: from the Hugging Face hub"
 	@echo "           JUDGE_URL=<address> JUDGE_MODEL=<name> a judge for RS-KD's Table 9: python -m replication judge-cost -h"
 	@echo "           PYTHON=$(PYTHON) builds .venv;  PY=python uses the Python you stand in, and builds nothing"
@@ -65,7 +66,7 @@ lock: environment ## rewrite requirements.lock from what .venv holds, after pypr
 # $(1) one of EXHIBITS: replicate-table-6 runs and shows rskd/table06, table-6 shows it, plan-table-6 says what it takes
 define rules
 replicate-$(call target,$(1))-%: environment
-	$$(PY) -m workflow $$(call exhibit,$(1),$$*) --scale $$(SCALE) --seeds $$(SEEDS) --profile $$(PROFILE)$$(if $$(CORES), --cores $$(CORES))
+	$$(PY) -m workflow $$(call exhibit,$(1),$$*) --scale $$(SCALE) --seeds $$(SEEDS) --profile $$(PROFILE)$$(if $$(CORES), --cores $$(CORES))$$(if $$(filter 1,$$(AGAIN)), --again)
 	$$(PY) -m analysis $(notdir $(1)) $$(call exhibit,$(1),$$*) --scale $$(SCALE)
 
 $(call target,$(1))-%: environment

@@ -39,6 +39,7 @@ from replication.probes.module import refuse_unready
 from replication.records.record import record_of
 from replication.records.shown import shown
 from replication.training.needs import Need
+from replication.training.replaced import settle
 from replication.training.run_data import data_for
 from replication.training.scores import scored
 from replication.training.teacher_pass import build, probabilities
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     one = actions.add_parser("run", help="train or measure one recipe file, with the teacher and cache it needs")
     one.add_argument("recipe", type=place)
     sizes(one)
+    again(one)
     one.set_defaults(action=run_recipe)
 
     step = actions.add_parser("step", help="one run of an exhibit (what the workflow calls)")
@@ -125,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     )
     built.add_argument("--compression", choices=get_args(Compression), default="none", help="of each sequence, alone")
     sizes(built)
+    again(built)
     built.set_defaults(action=build_caches)
     checked = verbs.add_parser("verify", help="checksums; with --recipe also alignment and a recomputed sample")
     checked.add_argument("folder", type=place)
@@ -163,6 +166,14 @@ def sizes(action: argparse.ArgumentParser) -> None:
     action.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0,1,2")
 
 
+def again(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "--again",
+        action="store_true",
+        help="make anew what was made of a text, tokenizer or model that was replaced since; the old is kept aside",
+    )
+
+
 def plan_of(options: argparse.Namespace, source: str) -> Plan:
     """The plan of a recipe file or of an exhibit."""
     scale = scale_of(options, source)
@@ -186,10 +197,12 @@ def run_recipe(options: argparse.Namespace) -> None:
     for run in found.runs.values():
         refuse_unready(run)
     inspection.refuse([*found.teachers.values(), *found.runs.values()], machine)
+    with machine.world.in_turn():
+        settle([*found.teachers.values(), *found.runs.values()], machine, options.again)
     for run in found.teachers.values():
         execute(run, machine)
     with machine.world.in_turn():
-        build(found.needs, machine)
+        build([need for need in found.needs if not record_of(need.run, machine).done], machine, again=options.again)
     for run in found.runs.values():
         execute(run, machine)
         if machine.world.first:
@@ -262,7 +275,7 @@ def build_caches(options: argparse.Namespace) -> None:
     if not found.needs:
         raise ValueError(f"{options.source} needs no cache: its targets are dense, one-hot or online.")
     inspection.refuse((need.run for need in found.needs), machine)
-    for folder in build(found.needs, machine, part(options.part), options.compression):
+    for folder in build(found.needs, machine, part(options.part), options.compression, options.again):
         print(folder)
 
 

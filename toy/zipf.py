@@ -74,7 +74,7 @@ class Setting:
 def run(setting: Setting, seed: int) -> tuple[Metrics, Curves]:
     """What the target keeps of the teacher over the rounds; means over the teachers where there are several.
 
-    Metrics: `teacher_entropy`, nats; `l1_bias`, the L1 distance of the mean target to the teacher, sampling noise included;
+    Metrics: `teacher_entropy`, nats; `l1_bias`, the L1 distance of the mean target to the teacher, with its noise;
     `l1_bias_grouped`, the same where the classes beyond the first 50 count by octaves of their rank, which takes most
     of that noise away; `upscaling`, the mean target's most probable class over the teacher's; `l1_error` and
     `squared_error`, the mean over rounds of one target's L1 distance and sum of squares; `unique_classes`, kept per

@@ -19,10 +19,11 @@ from replication.machine.files import ROOT
 from replication.planning.plan import plan
 from replication.probes.module import refuse_unready
 from replication.records.promote import apart, keep_weights, promote
+from replication.training.replaced import own_caches, settle
 from replication.training.weights import model_folder
 from toy import __main__ as toy
 from workflow.replay import drawn, records_of, replayed
-from workflow.steps import write_steps
+from workflow.steps import marker, write_steps
 
 FOLDER = Path(__file__).parent
 JOINED = 2  # logged records that are made again before others join them
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         seeds, scale = parse_seeds(options.seeds), spec.load(options.exhibit).at(options.scale)
         if options.record:
             return record(options.exhibit, scale, seeds)
-        return run(options.exhibit, absolute(scale), seeds, options.profile, options.cores)
+        return run(options.exhibit, absolute(scale), seeds, options.profile, options.cores, options.again)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -47,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", default=["0"], help="0 1 2, or 0,1,2")
     parser.add_argument("--profile", default="local", help="where: local, slurm, kubernetes, or a profile's folder")
     parser.add_argument("--cores", type=int, help="of this machine, or in use at once on a cluster")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="make anew what was made of a text, tokenizer or model that was replaced since; the old is kept aside",
+    )
     parser.add_argument(
         "--record", action="store_true", help="run nothing: promote the finished records to logged ones"
     )
@@ -69,7 +75,7 @@ def profile_folder(profile: str) -> Path:
     return folder
 
 
-def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: int | None) -> int:
+def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: int | None, again: bool = False) -> int:
     """Exit status: 0 when every record of the exhibit is complete."""
     if cores is not None and cores < 1:
         raise ValueError(f"CORES is {cores}; give at least 1.")
@@ -81,6 +87,10 @@ def run(exhibit: str, scale_name: str, seeds: list[int], profile: str, cores: in
         return subprocess.call([sys.executable, "-m", "toy", exhibit, *sizes])
     machine, scale = this_machine(), load_scale(scale_name)
     found = plan([exhibit], scale, seeds)
+    settle([*found.teachers.values(), *found.runs.values()], machine, again)
+    if again:
+        own_caches(found.needs, machine, again)
+        marker(found, scale, machine).unlink(missing_ok=True)
     missing = [
         name
         for name, run in found.runs.items()

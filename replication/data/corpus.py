@@ -107,6 +107,19 @@ def at_hand(spec: str) -> None:
         package(rest)
 
 
+def files_of(spec: str) -> list[Path]:
+    """The files that a corpus is read from, or more; none where it lies elsewhere, or is not there any more."""
+    kind, _, rest = spec.partition(":")
+    if spec == "stdlib":
+        return files_under(Path(sysconfig.get_paths()["stdlib"]), unwanted=FOREIGN)
+    if kind == "package" and rest:
+        return files_under(package(rest), unwanted=FOREIGN)
+    place = path_and_column(rest)[0] if kind == "path" else Path(re.split("[:#@]", rest)[0])
+    if kind not in ("path", "hub") or not place.exists():
+        return []
+    return files_under(place) if place.is_dir() else [place]
+
+
 def collect(name: str, texts: Iterable[str | None], wanted: str = READABLE) -> Corpus:
     """None stands for a file or row that held no text."""
     documents: list[str] = []

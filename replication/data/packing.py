@@ -3,6 +3,10 @@
 Attention is not masked across documents. A row holds L + 1 tokens of the stream: L inputs and, one further, L labels.
 Neighbours share a token, so each token but the stream's first is predicted exactly once; the last partial row is
 dropped. Rows are shuffled too (as Megatron does, with which RS-KD trained): else a batch would be one long document.
+
+Documents are joined by ends of text alone. A teacher whose tokenizer begins every sequence with a token of its own, a
+<bos>, can be given it: before each row, which is what the teacher sees as a sequence and where evaluation puts it; or
+before each document, as most of them were trained, where rows that begin inside a document have none.
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ class Packing:
     starts_D: np.ndarray  # where it starts in the stream
     tokens: int  # in the stream
     order_R: np.ndarray  # row i is the order_R[i]-th of the stream
+    before: int | None = None  # a token that stands before every row and is none of the stream's
 
     def __len__(self) -> int:
         """Rows."""
@@ -52,7 +57,9 @@ class Packing:
 
     def rows(self, indices: np.ndarray | list[int]) -> np.ndarray:
         """int64 [B, L + 1]: inputs are [:, :-1], labels [:, 1:]. Raises IndexError outside 0 .. len(self) - 1."""
-        return self.tokens_of(self.positions_of(indices, self.length + 1))
+        if self.before is None:
+            return self.tokens_of(self.positions_of(indices, self.length + 1))
+        return np.insert(self.tokens_of(self.positions_of(indices, self.length)), 0, self.before, axis=1)
 
     def positions_of(self, indices: np.ndarray | list[int], width: int) -> np.ndarray:
         """Stream positions of the first `width` tokens of each row, int64 [B, width]."""
@@ -116,6 +123,8 @@ def packed(corpus: Corpus, tokenizer: Tokenizer, split: Split, order: str, lengt
     chosen = np.flatnonzero(corpus.held_out if split == "validation" else ~corpus.held_out)
     documents_D = chosen[shuffled(len(chosen), order)]
     tokens_T, offsets = tokenised(corpus, tokenizer, directory)
+    begins: tuple[str | int, ...] = () if tokenizer.begins == "none" else (tokenizer.begins, *tokenizer.before)
+    before = tokenizer.before[0] if tokenizer.begins == "rows" else None
     sizes_D = (offsets[1:] - offsets[:-1])[documents_D]
     ends_D = np.cumsum(sizes_D)
     if ends_D[-1] <= length:
@@ -123,10 +132,10 @@ def packed(corpus: Corpus, tokenizer: Tokenizer, split: Split, order: str, lengt
             f"The {split} split of corpus {corpus.name!r} has {ends_D[-1]} tokens, too few for one row of length "
             f"{length}: use more text or shorter rows."
         )
-    source = fingerprint_of(FORMAT, corpus.fingerprint, tokenizer.fingerprint)
+    source = fingerprint_of(FORMAT, corpus.fingerprint, tokenizer.fingerprint, *begins)
     return Packing(
         split=split,
-        fingerprint=fingerprint_of(FORMAT, corpus.fingerprint, tokenizer.fingerprint, order, length, split),
+        fingerprint=fingerprint_of(FORMAT, corpus.fingerprint, tokenizer.fingerprint, order, length, split, *begins),
         length=length,
         vocabulary=tokenizer.vocabulary,
         source=source,
@@ -135,7 +144,8 @@ def packed(corpus: Corpus, tokenizer: Tokenizer, split: Split, order: str, lengt
         begins_D=offsets[:-1][documents_D],
         starts_D=ends_D - sizes_D,
         tokens=int(ends_D[-1]),
-        order_R=shuffled((int(ends_D[-1]) - 1) // length, f"rows of {order}"),
+        order_R=shuffled((int(ends_D[-1]) - (before is None)) // length, f"rows of {order}"),
+        before=before,
     )
 
 
@@ -154,12 +164,13 @@ def tokenised(corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> tuple[np
 
     Two files, each written aside and renamed: a run killed here leaves nothing that a later one would believe.
     """
-    stem = f"tokens-{corpus.fingerprint}-{tokenizer.fingerprint}"
+    before = tokenizer.before if tokenizer.begins == "documents" else ()
+    stem = "-".join(map(str, ("tokens", corpus.fingerprint, tokenizer.fingerprint, *before)))
     tokens_path, offsets_path = directory / f"{stem}.npy", directory / f"{stem}.offsets.npy"
     if not (tokens_path.exists() and offsets_path.exists()):
         directory.mkdir(parents=True, exist_ok=True)
         with replacing(tokens_path) as tokens_file:
-            offsets = write_tokens(tokens_file, corpus, tokenizer)
+            offsets = write_tokens(tokens_file, corpus, tokenizer, before)
             with replacing(offsets_path) as offsets_file:
                 np.save(offsets_file, offsets)
     try:
@@ -171,8 +182,8 @@ def tokenised(corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> tuple[np
     return tokens_T, offsets
 
 
-def write_tokens(file: IO[bytes], corpus: Corpus, tokenizer: Tokenizer) -> np.ndarray:
-    """Write all tokens as one .npy, a batch at a time; give the offsets."""
+def write_tokens(file: IO[bytes], corpus: Corpus, tokenizer: Tokenizer, before: tuple[int, ...] = ()) -> np.ndarray:
+    """Write all tokens as one .npy, a batch at a time, those `before` a document in front of each; give the offsets."""
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.uint32)
     sizes: list[int] = []
     progress = tqdm(total=corpus.bytes, desc="tokenise", unit="B", unit_scale=True, mininterval=1.0)
@@ -180,8 +191,9 @@ def write_tokens(file: IO[bytes], corpus: Corpus, tokenizer: Tokenizer) -> np.nd
         body = write_header(file, dtype, 0)
         for texts in batches(corpus.documents):
             for ids in tokenizer.encode_batch(texts):
-                file.write(np.append(ids, tokenizer.end_of_text).astype(dtype).tobytes())
-                sizes.append(len(ids) + 1)
+                tokens = np.concatenate([before, ids, [tokenizer.end_of_text]], dtype=dtype, casting="unsafe")
+                file.write(tokens.tobytes())
+                sizes.append(len(tokens))
             progress.update(sum(len(text.encode()) for text in texts))
         file.seek(0)
         assert write_header(file, dtype, sum(sizes)) == body  # NumPy pads headers so that the first axis can grow

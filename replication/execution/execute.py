@@ -13,10 +13,13 @@ from replication.records.provenance import provenance
 from replication.records.record import NO_CORPUS, Record, record_of
 from replication.training.inputs import inputs_of_probe
 from replication.training.loop import open_record, train
+from replication.training.replaced import settle
 
 
 def execute(run: Run, machine: Machine) -> Record:
-    """Leaves a complete record; does nothing where one stands already."""
+    """Leaves a complete record; does nothing where one stands already, of what is still there."""
+    with machine.world.in_turn():
+        settle([run], machine)
     if run.recipe.measurement is None:
         return train(run, machine)
     record = record_of(run, machine)

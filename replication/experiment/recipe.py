@@ -50,6 +50,8 @@ class Different:
 ALIGNMENTS = {cls.__name__: cls for cls in (Same, Different)}
 DELIVERIES = ("auto", "cache", "online", "fresh")
 MODELS = ("student", "teacher")  # which may be paths
+BEGINNINGS = ("none", "rows", "documents", "auto")
+READINGS = ("text", "tokens")
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
 
 
@@ -75,10 +77,16 @@ class Recipe:
     background: Background = field(default_factory=SameText)
     tuning: Tuning = field(default_factory=Untuned)
     probe: str = "train"
+    # where the token stands that a tokenizer puts before a text: before "rows" or "documents", or "none"; "auto" is
+    # before rows if the tokenizer puts one before a text
+    begin: str = "none"
+    special: str = "text"  # "tokens": a special token that a document spells out is that token, no text
 
     def __post_init__(self) -> None:
         one_of("delivery", self.delivery, DELIVERIES)
         one_of("probe", self.probe, ("train", *PROBES))
+        one_of("begin", self.begin, BEGINNINGS)
+        one_of("special", self.special, READINGS)
         if self.delivery == "cache" and self.target.stored is None:
             raise ValueError(
                 f"Target {type(self.target).__name__} cannot be cached: it is not sparse. Use delivery 'online'."
@@ -100,6 +108,11 @@ class Recipe:
         if isinstance(self.alignment, Different) and not self.cached:
             raise ValueError(
                 "Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'."
+            )
+        if isinstance(self.alignment, Different) and self.begin in ("rows", "auto"):
+            raise ValueError(
+                f"Alignment Different finds a token by its place in the text, and begin {self.begin!r} puts one before "
+                "each row that has none: use begin 'documents' or 'none'."
             )
         if isinstance(self.tuning, Instructed) and self.measurement and not self.measurement.tuned:
             raise ValueError(f"Probe {self.probe!r} measures distillation, which tuning does not change: leave it out.")

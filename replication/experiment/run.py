@@ -65,12 +65,14 @@ class Run:
         teacher, text, background = self.recipe.teacher, self.recipe.text, self.recipe.background
         if teacher != "none" and isinstance(background, Adapted):
             before = OtherText(background.text) if teacher in self.scale.roles else SameText()
-            adapted = Recipe(teacher, "none", background.tokens, text, target=OneHot(), background=before)
+            adapted = Recipe(
+                teacher, "none", background.tokens, text, target=OneHot(), background=before, **reading(self.recipe)
+            )
             return Run(adapted, self.scale, seed=0)
         if teacher not in self.scale.roles:
             return None
         read = text if isinstance(background, SameText) else background.text
-        return Run(teacher_recipe(teacher, read), self.scale, seed=0)
+        return Run(teacher_recipe(teacher, read, self.recipe), self.scale, seed=0)
 
     @property
     def start(self) -> Run | None:
@@ -79,7 +81,7 @@ class Run:
         if isinstance(recipe.tuning, Instructed):
             return self.untuned
         if recipe.teacher == "none" and isinstance(recipe.background, OtherText) and recipe.student in self.scale.roles:
-            return Run(teacher_recipe(recipe.student, recipe.background.text), self.scale, seed=0)
+            return Run(teacher_recipe(recipe.student, recipe.background.text, recipe), self.scale, seed=0)
         return None
 
     @property
@@ -119,9 +121,14 @@ class Run:
         return {} if name == "none" else {"teacher": name}
 
 
-def teacher_recipe(role: str, text: str) -> Recipe:
-    """A teacher is simply a run: a larger student trained on the text itself."""
-    return Recipe(student=role, teacher="none", tokens="teacher", text=text, target=OneHot())
+def teacher_recipe(role: str, text: str, of: Recipe) -> Recipe:
+    """A teacher is simply a run: a larger student trained on the text itself, which it reads as its student does."""
+    return Recipe(student=role, teacher="none", tokens="teacher", text=text, target=OneHot(), **reading(of))
+
+
+def reading(recipe: Recipe) -> dict[str, Any]:
+    """How text becomes tokens: the same for a student and all that it is compared with."""
+    return {"begin": recipe.begin, "special": recipe.special}
 
 
 def shape(name: str, role: Role) -> str:
@@ -157,4 +164,5 @@ def student_of(run: Run) -> Run:
 def fullkd_student(run: Run) -> Run:
     """The student at whose weights Table 3 compares gradients: trained by FullKD under the same seed."""
     recipe = run.recipe
-    return Run(Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text), run.scale, run.seed)
+    same = Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text, **reading(recipe))
+    return Run(same, run.scale, run.seed)

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -98,3 +99,11 @@ def unwritable(folder: Path) -> str:
     if not place.is_dir():
         return f"{place} is a file"
     return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written in"
+
+
+def set_aside(path: Path) -> None:
+    """Move a file or folder into 'replaced' beside it, under a number of its own. Nothing where there is none."""
+    if path.exists():
+        place = path.parent / "replaced"
+        place.mkdir(exist_ok=True)
+        path.rename(next(to for n in count(1) if not (to := place / f"{path.name}-{n}").exists()))

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 from transformers import PreTrainedModel
 
 from replication.data.tokenizer import Tokenizer
+from replication.machine.notes import note
 from replication.machine.processes import World
 
 Learnt = dict[str, torch.Tensor]  # what a position policy has learnt so far; most have nothing
@@ -93,5 +94,10 @@ def publish(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     draft = folder.with_name(folder.name + ".draft")
     model.save_pretrained(draft)
     tokenizer.save(draft)
+    if not tokenizer.comes_back(draft):
+        note(
+            f"beside a {model.config.model_type}, AutoTokenizer splits as that family does: load the tokenizer of "
+            f"{folder} by PreTrainedTokenizerFast.from_pretrained"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

@@ -72,6 +72,8 @@ def fingerprint(model: PreTrainedModel) -> str:
     """
     stated = model.config.to_diff_dict()
     decisive = {key: value for key, value in stated.items() if key not in UNDECISIVE}
+    if any(hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()):
+        decisive["pad_token_id"] = model.config.pad_token_id  # RoBERTa and its kin count positions from it
     return digest_of({"model_type": model.config.model_type, **decisive}, model)
 
 

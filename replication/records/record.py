@@ -36,6 +36,10 @@ class Record:
     def done(self) -> bool:
         return (self.folder / "summary.json").exists()
 
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "config.json").exists()
+
     def open(self, config: dict[str, Any]) -> None:
         """Write config.json, or refuse to continue a record that was begun with other settings."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -109,13 +109,13 @@ def long_enough(seen: Seen) -> str | None:
 
 
 def wide_enough(seen: Seen) -> str | None:
-    """Every token is a class of each model."""
+    """Every token is a class of each model, but for tokens added beside it, of which only the text can tell."""
     for what, model in seen.models.items():
-        if seen.tokenizer is not None and model.classes < seen.tokenizer.vocabulary:
-            lacking = seen.tokenizer.vocabulary - model.classes
+        if seen.tokenizer is not None and (lacking := seen.tokenizer.beyond(model.classes)):
             return (
                 f"The {what} {model.name!r} has {model.classes:,} output classes, and tokenizer {seen.run.tokenizer!r} "
-                f"{seen.tokenizer.vocabulary:,} tokens: it cannot predict {lacking:,} of them. " + narrower(what, seen)
+                f"{seen.tokenizer.vocabulary:,} tokens: it cannot predict {len(lacking):,} of them, the first "
+                f"{lacking[0]!r}. " + narrower(what, seen)
             )
     return None
 

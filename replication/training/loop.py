@@ -43,9 +43,12 @@ def train(run: Run, machine: Machine) -> Record:
         data = scored(run, data_for(run, machine.artifacts), machine)
     teacher = None if run.recipe.teacher == "none" else teacher_for(run, machine)
     training = Training(run, data, teacher, machine)
-    if world.first:
-        open_record(record, run, data, training.inputs, machine)
     place = machine.artifacts / run.scale.name / "checkpoints" / run.id
+    if world.first:
+        if not record.begun:
+            remove(place)  # left of a record that is gone, made of who knows what
+        open_record(record, run, data, training.inputs, machine)
+    world.wait()
     speed = learn(training, record, place)
     if speed is None:
         if world.first:

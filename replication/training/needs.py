@@ -16,10 +16,10 @@ from replication.cache.manifest import Expected, Header, check, read_manifest
 from replication.cache.manifest import Target as TargetEntry
 from replication.cache.verify import verify
 from replication.data.packing import Packing, positions_in
-from replication.experiment.identity import plain
+from replication.experiment.identity import changed, plain
 from replication.experiment.lineage import Fresh
 from replication.experiment.recipe import Different
-from replication.experiment.run import Run
+from replication.experiment.run import Run, reading
 from replication.machine.device import Machine
 from replication.seeds import seed_for
 from replication.training.run_data import Data, order_of
@@ -61,6 +61,7 @@ class Need:
             "sequences": self.sequences,
             "samples": plain(run.recipe.samples),
             "alignment": plain(run.recipe.alignment),
+            **{what: word for what, word in reading(run.recipe).items() if what in changed(run.recipe)},
         }
 
     def folder(self, machine: Machine) -> Path:
@@ -86,12 +87,16 @@ class Need:
     def header(self, data: Data, teacher: PreTrainedModel) -> Header:
         from replication.model.decoder import fingerprint
 
+        return self.header_of(data, fingerprint(teacher))
+
+    def header_of(self, data: Data, teacher: str) -> Header:
+        """`teacher` is its fingerprint."""
         packing, rows_S = self.rows(data)
         stored = plain(self.target)
         whole = np.array_equal(rows_S, np.arange(len(rows_S)))
         chosen = "" if whole else "-" + hashlib.sha256(rows_S.tobytes()).hexdigest()[:16]
         return Header(
-            teacher=fingerprint(teacher),
+            teacher=teacher,
             tokenizer=data.tokenizer.fingerprint,
             packing=packing.fingerprint + chosen,
             target=TargetEntry(name=stored.pop("name"), fields=stored),

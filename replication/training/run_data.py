@@ -14,10 +14,11 @@ from replication.data.conversations import open_conversations
 from replication.data.corpus import open_corpus
 from replication.data.packed_conversations import SPLITS, Conversations, pack_conversations
 from replication.data.packing import Packing, pack, validation
-from replication.data.tokenizer import Tokenizer, open_tokenizer
-from replication.experiment.lineage import Instructed, SameText
+from replication.data.tokenizer import Tokenizer
+from replication.experiment.lineage import Instructed
 from replication.experiment.run import Run, Scores
 from replication.seeds import generator
+from replication.training.reading import tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,22 @@ def order_of(run: Run, data: Data) -> np.ndarray:
 def data_for(run: Run, artifacts: Path) -> Data:
     if isinstance(run.recipe.tuning, Instructed) and run.recipe.probe == "train":  # its probes read none of it again
         return with_conversations(run, run.recipe.tuning, artifacts)
-    corpus = open_corpus(run.scale.corpus_of(run.recipe.text))
-    folder, background = artifacts / "text", run.recipe.background
-    if isinstance(background, SameText) or not run.tokenizer.startswith("bpe:"):
-        tokenizer = open_tokenizer(run.tokenizer, corpus, folder)
-    else:  # made here, from what the teacher read first
-        tokenizer = open_tokenizer(run.tokenizer, open_corpus(run.scale.corpus_of(background.text)), folder)
+    corpus, folder = open_corpus(run.scale.corpus_of(run.recipe.text)), artifacts / "text"
+    tokenizer = tokenizer_of(run, corpus, folder)
     return Data(
-        corpus={"name": corpus.name, "fingerprint": corpus.fingerprint},
+        corpus={"name": corpus.name, "fingerprint": corpus.fingerprint, **as_read(tokenizer)},
         tokenizer=tokenizer,
         train=pack(corpus, tokenizer, run.seed, run.length, folder),
         validation=validation(corpus, tokenizer, run.length, folder),
         repack=lambda seed, length: pack(corpus, tokenizer, seed, length, folder),
     )
+
+
+def as_read(tokenizer: Tokenizer) -> dict[str, Any]:
+    """For the record, where rows or documents begin with a token of the tokenizer's."""
+    if tokenizer.begins == "none":
+        return {}
+    return {"begin": {tokenizer.begins: tokenizer.backend.id_to_token(tokenizer.before[0])}}
 
 
 def with_conversations(run: Run, tuning: Instructed, artifacts: Path) -> Data:

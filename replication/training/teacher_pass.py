@@ -22,18 +22,27 @@ from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.decoder import logits_of
 from replication.training.needs import Need
+from replication.training.replaced import own_caches
 from replication.training.run_data import Data, data_for, order_of
 from replication.training.supervision import drawn
 from replication.training.weights import teacher_for
 
 
-def build(needs: Iterable[Need], machine: Machine, part: Part = WHOLE, compression: Compression = "none") -> list[Path]:
+def build(
+    needs: Iterable[Need],
+    machine: Machine,
+    part: Part = WHOLE,
+    compression: Compression = "none",
+    again: bool = False,
+) -> list[Path]:
     """Write every cache that is not there yet; give all folders. Teacher passes are shared. Resumes after a kill.
 
     One part of several writes its shards only, of every cache: such jobs run at the same time, twice or again, in any
-    order. Building the whole afterwards computes what is missing and writes the manifests.
+    order. Building the whole afterwards computes what is missing and writes the manifests. A cache that is there of
+    another teacher, text or tokenizer is refused or, `again`, put aside (training/replaced.py).
     """
     by_folder = {need.folder(machine): need for need in needs}
+    own_caches(list(by_folder.values()), machine, again)
     groups: dict[str, dict[Path, Need]] = {}
     for folder, need in by_folder.items():
         if not (folder / "manifest.json").exists():
