@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -50,7 +51,7 @@ def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
     """
     choice = choose(exhibit, records)
     notes, cells = choice.notes, by_cell(exhibit, choice.kept)
-    lines, answered = [], defaultdict[tuple[str, str], dict[int, dict[str, Task]]](dict)
+    lines, answered = [], defaultdict[tuple[str, str], dict[int, Mapping[str, Task]]](dict)
     for row in exhibit.rows:
         for column in exhibit.columns:
             for seed, record in by_seed(cells[row.label, column.key], row.label, notes).items():

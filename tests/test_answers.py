@@ -27,14 +27,16 @@ COLUMNS = [
 
 def task(right: Bits, data: str = "d1") -> dict[str, Any]:
     correct = np.packbits(right).tobytes().hex()
-    return {"rows": len(right), "chance": 0.25, "data": data, "accuracy": float(right.mean()), "correct": correct}
+    found = {"rows": len(right), "of": len(right), "chance": 0.25, "data": data, "low": 0.2, "high": 0.4}
+    return {**found, "accuracy": float(right.mean()), "correct": correct}
 
 
 def plant_answers(folder: Path, label: str, seed: int, tasks: dict[str, dict[str, Any]]) -> Path:
     metrics: dict[str, float | None] = {f"tasks_{name}": each["accuracy"] for name, each in tasks.items()}
     metrics |= {"tasks_average": float(np.mean([each["accuracy"] for each in tasks.values()])), "lm_loss": 3.0 + seed}
     path = plant(folder, label.lower(), CHANGED[label], seed, metrics)
-    (path / "answers.json").write_text(json.dumps({"suite": "at_hand", "numerics": {"tasks": 1}, "tasks": tasks}))
+    given = {"suite": "at_hand", "numerics": {"tasks": 1}, "harness": "0", "student": "5", "tasks": tasks}
+    (path / "answers.json").write_text(json.dumps(given))
     return path
 
 
@@ -126,9 +128,8 @@ def test_bits_that_do_not_give_the_accuracy_are_refused(tmp_path: Path, field: s
 
 
 def test_the_first_item_is_the_most_significant_bit(tmp_path: Path) -> None:
-    found = {"rows": 10, "chance": 0.25, "data": "d", "accuracy": 0.3, "correct": "8140"}
-    plant_answers(tmp_path, "CE", 0, {"next_line": found})
-    [record] = records(tmp_path)
+    plant_answers(tmp_path, "CE", 0, {"next_line": {**task(np.ones(10) == 1), "accuracy": 0.3, "correct": "8140"}})
+    record = records(tmp_path)[0]
     assert record.answers is not None
     assert list(np.flatnonzero(record.answers.tasks["next_line"].right)) == [0, 7, 9]
 
