@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analysis.further import still_open
 from analysis.load import Record, frame, shown_at, unfinished
 from analysis.sheet import OURS, sheet, verdicts
-from paper_tables.spec import PAPERS, Exhibit, load, names
+from paper_tables.spec import PAPERS, load, names
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +43,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("paper", nargs="?", help=f"one of {', '.join(PAPERS)}; none: all")
         elif run not in (all_verdicts, report):
             command.add_argument("exhibit", help="for example rskd/table06")
+        if run is all_verdicts:
+            command.add_argument(
+                "--open", action="store_true", help="inconclusive ones only, by how many more seeds would decide them"
+            )
         command.add_argument("--scale", default="laptop")
         command.add_argument("--results", type=Path, default=ROOT / "results", help="logged records")
         command.add_argument("--local", type=Path, help="this machine's records (default: local/ under --results)")
@@ -85,9 +90,17 @@ def figure(given: argparse.Namespace) -> None:
 
 
 def all_verdicts(given: argparse.Namespace) -> None:
-    found = read(given)
+    found, unsettled = read(given), []
     for exhibit in map(load, names()):
-        print_verdicts(exhibit, found)
+        frames = {voice: frame(exhibit, found[voice], voice) for voice in OURS}
+        judged = verdicts(exhibit, frames)
+        if given.open:
+            unsettled += still_open(exhibit, frames, judged)
+            continue
+        for voice, claim, verdict in judged:
+            print(f"{exhibit.name:<16} {verdict.state:<12} {voice:<6} {claim.id}: {verdict.numbers}")
+    for each in sorted(unsettled, key=lambda each: each.more):  # stable: papers stay in their order
+        print(*each.told(given.scale), sep="\n")
 
 
 def claims(given: argparse.Namespace) -> None:
@@ -114,12 +127,6 @@ def report(given: argparse.Namespace) -> None:
     from analysis.report import site
 
     tell([site.write(site.gathered(given.scale, read(given)), given.build / "report")], Console())
-
-
-def print_verdicts(exhibit: Exhibit, found: dict[str, list[Record]]) -> None:
-    frames = {voice: frame(exhibit, found[voice], voice) for voice in OURS}
-    for voice, claim, verdict in verdicts(exhibit, frames):
-        print(f"{exhibit.name:<16} {verdict.state:<12} {voice:<6} {claim.id}: {verdict.numbers}")
 
 
 def tell(paths: list[Path], console: Console) -> None:

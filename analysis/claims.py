@@ -1,14 +1,21 @@
 """Verdicts: each claim's relation, decided by paired statistics over the seeds of one voice.
 
-With one seed nothing is decided: the state is inconclusive and the direction is stated.
+Rows are paired by seed; in a column of tasks by item, too, where it is on record which items each row answered. With
+one seed nothing is decided: the state is inconclusive and the direction is stated.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
-from analysis.relations import RELATIONS, STATES, Decision, State, Values, Verdict
+from analysis.answers import Answered, Paired
+from analysis.outlook import outlook
+from analysis.relations import RELATIONS, STATES, Outlook, Sample, State, Tested, Values, Verdict
+from analysis.values import value_of
 from paper_tables.spec import Claim, Column, Exhibit
 
 __all__ = ["STATES", "State", "Verdict", "check", "count_wins", "judge"]
@@ -23,13 +30,7 @@ def judge(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
     if exhibit.status == "published":
         return Verdict("untested", f"the suite does not run this exhibit: {exhibit.why}")
     if claim.relation == "wins":
-        single = [as_order(claim, key) for key in claim.columns]
-        found = {exhibit.column(one.column).label: judge(one, exhibit, frame) for one in single}
-        lacking = [verdict for verdict in found.values() if verdict.state in ("untested", "waiting")]
-        if lacking:
-            return min(lacking, key=lambda verdict: verdict.state == "waiting")
-        state, numbers = count_wins(claim, {label: verdict.state for label, verdict in found.items()})
-        return Verdict(state, numbers)
+        return judge_wins(claim, exhibit, frame)
     column = exhibit.column(claim.column)
     here = frame[frame["column"] == claim.column]
     table = here[here["row"].isin(claim.rows)].pivot(index="seed", columns="row", values="value")
@@ -37,14 +38,63 @@ def judge(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
         return Verdict("waiting", why)
     if lacking_why := missing(claim, exhibit, column, table):
         return Verdict("untested", lacking_why)
-    paired = table.dropna()
-    values = {label: paired[label].to_numpy() for label in claim.rows}
-    state, numbers = RELATIONS[claim.relation][0](claim, column, values)
-    n = len(paired)
-    if n == 1:
+    common = table.dropna()
+    seeds, values = [int(seed) for seed in common.index], {label: common[label].to_numpy() for label in claim.rows}
+    answered: Answered | None = frame.attrs.get("answers")
+    paired = (
+        answered.paired(column.key, claim.rows, seeds, column.times) if answered and answered.has(column.key) else None
+    )
+    sample = Sample(values, paired if isinstance(paired, Paired) else None)
+    state, numbers, tests = RELATIONS[claim.relation][0](claim, column, sample)
+    if len(seeds) == 1:
         agrees = {"holds": "agrees", "fails": "disagrees"}.get(one_seed(claim, column, values), "is a tie")
-        return Verdict("inconclusive", f"1 seed: direction {agrees}; {numbers}")
-    return Verdict(state, f"{numbers}, {n} seeds")
+        state, numbers = "inconclusive", f"1 seed: direction {agrees}; {numbers}"
+    else:
+        numbers = f"{numbers}, {basis(tests, len(seeds), paired)}"
+    if state != "inconclusive":
+        return Verdict(state, numbers)
+    seen = outlook(tests, printed_effects(claim, exhibit, column), len(seeds))
+    return undecided(numbers, seen)
+
+
+def undecided(numbers: str, seen: Outlook) -> Verdict:
+    return Verdict("inconclusive", f"{numbers}; {seen.words}", seen)
+
+
+def basis(tests: tuple[Tested, ...], seeds: int, paired: Paired | str | None) -> str:
+    """What a verdict rests on: '3 seeds', 'paired over 2,000 items, 3 seeds', and why items of tasks are not paired."""
+    if items := max((test.found.items for test in tests), default=0):
+        return f"paired over {items:,} items, {seeds} seeds"
+    if paired is None or not tests:
+        return f"{seeds} seeds"
+    why = paired if isinstance(paired, str) else "the relation is taken seed by seed"
+    return f"{seeds} seeds, not paired by item: {why}"
+
+
+def printed_effects(claim: Claim, exhibit: Exhibit, column: Column) -> dict[tuple[str, ...], float]:
+    """A test's rows -> what the paper's numbers give for it; empty where they are not printed in the column's unit."""
+    printed = {label: value_of(exhibit, label, column.key) for label in claim.rows}
+    values = {label: np.array([value.mean]) for label, value in printed.items() if value is not None}
+    if claim.printed_column or len(values) < len(printed):
+        return {}
+    found = RELATIONS[claim.relation][0](claim, column, Sample(values)).tests
+    return {test.rows: test.found.value for test in found if math.isfinite(test.found.value)}
+
+
+def judge_wins(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
+    """By the orders of its columns; where they leave it open, by the one that would decide it with fewest seeds."""
+    single = [as_order(claim, key) for key in claim.columns]
+    found = {exhibit.column(one.column).label: judge(one, exhibit, frame) for one in single}
+    if lacking := [verdict for verdict in found.values() if verdict.state in ("untested", "waiting")]:
+        return min(lacking, key=lambda verdict: verdict.state == "waiting")
+    state, numbers = count_wins(claim, {label: verdict.state for label, verdict in found.items()})
+    if state != "inconclusive":
+        return Verdict(state, numbers)
+    seen = {label: verdict.outlook for label, verdict in found.items() if verdict.outlook}
+    ordered = sorted(seen, key=lambda label: math.inf if (needs := seen[label].needs) is None else needs)
+    won = sum(verdict.state == "holds" for verdict in found.values())
+    last = ordered[(len(found) if claim.low is None else int(claim.low)) - won - 1]
+    return undecided(numbers, replace(seen[last], words=f"of the open columns, {last}: {seen[last].words}"))
 
 
 def as_order(claim: Claim, key: str) -> Claim:
@@ -52,7 +102,7 @@ def as_order(claim: Claim, key: str) -> Claim:
     return claim.model_copy(update={"relation": "order", "column": key, "columns": [], "low": None})
 
 
-def count_wins(claim: Claim, states: dict[str, State]) -> Decision:
+def count_wins(claim: Claim, states: dict[str, State]) -> tuple[State, str]:
     """rows[0] is better than rows[1] in at least `low` of the columns; `states`: the verdicts of the single orders."""
     need = len(states) if claim.low is None else claim.low
     won = [label for label, state in states.items() if state == "holds"]
@@ -109,4 +159,4 @@ def awaited(claim: Claim, table: pd.DataFrame, waiting: dict[tuple[str, str], st
 def one_seed(claim: Claim, column: Column, values: Values) -> State:
     """What the single seed would say if it were certain: the relation on two copies of it."""
     twice = {label: np.repeat(value, 2) for label, value in values.items()}
-    return RELATIONS[claim.relation][0](claim, column, twice)[0]
+    return RELATIONS[claim.relation][0](claim, column, Sample(twice)).state

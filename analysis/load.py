@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 
 import pandas as pd
 
+from analysis.answers import Answered, Task
 from analysis.choice import Choice, choose
 from analysis.derived import FUNCTIONS
 from analysis.matching import by_cell, match, source
@@ -21,28 +24,34 @@ def worst(column: Column) -> float:
     return -math.inf if column.better == "higher" else math.inf
 
 
+def metric(row: Row, column: Column) -> str:
+    """The record's metric that the cell shows."""
+    return row.metrics.get(column.key) or column.metric or column.key
+
+
 def measured(row: Row, column: Column, record: Record) -> float | None:
     """The record's value for the cell in printed units; infinite where the run diverged; None if not measured."""
     metrics = record.summary.metrics
-    key = row.metrics.get(column.key) or column.metric or column.key
+    key = metric(row, column)
     if key not in metrics:
         lost = record.summary.diverged and column.better != "none" and not column.why
         return worst(column) if lost else None
     value = metrics[key]
     if value is None or not math.isfinite(value):
         return worst(column)
-    return 100 * value if column.unit == "%" else value
+    return column.times * value
 
 
 def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
     """One line per cell and seed: row, column, seed, value, voice, run_id, corpus (fingerprint).
 
     A diverged run stands as an infinite value. `attrs["notes"]` says which records were left out and why,
-    `attrs["waiting"]` which cells are empty although finished runs of them exist: (row, column) -> of what they are.
+    `attrs["waiting"]` which cells are empty although finished runs of them exist: (row, column) -> of what they are,
+    `attrs["answers"]` which items of tasks the runs of a cell answered rightly.
     """
     choice = choose(exhibit, records)
     notes, cells = choice.notes, by_cell(exhibit, choice.kept)
-    lines = []
+    lines, answered = [], defaultdict[tuple[str, str], dict[int, Mapping[str, Task]]](dict)
     for row in exhibit.rows:
         for column in exhibit.columns:
             for seed, record in by_seed(cells[row.label, column.key], row.label, notes).items():
@@ -52,9 +61,12 @@ def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
                 if value is not None:
                     corpus = record.config.corpus.fingerprint
                     lines.append((row.label, column.key, seed, value, voice, record.run_id, corpus))
+                if record.answers and column.derive is None and (tasks := record.answers.behind(metric(row, column))):
+                    answered[row.label, column.key][seed] = tasks
     table = pd.DataFrame(lines, columns=FRAME_COLUMNS).astype({"seed": int, "value": float})
     table.attrs["notes"] = list(dict.fromkeys(notes))
     table.attrs["waiting"] = waiting(exhibit, records, choice, {(line[0], line[1]) for line in lines})
+    table.attrs["answers"] = Answered(answered)
     return table
 
 

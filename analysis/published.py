@@ -15,26 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.claims import Verdict, as_order, check, count_wins
-from analysis.relations import LEVEL, Decision, State, bounds, worst
+from analysis.relations import LEVEL, State, bounds, worst
 from analysis.statistics import holm, welch_greater
-from paper_tables.printed import Printed
-from paper_tables.spec import Claim, Column, Exhibit, load
+from analysis.values import Value, value_of
+from paper_tables.spec import Claim, Column, Exhibit
 
 TINY = 1e-9
-
-
-@dataclass(frozen=True)
-class Value:
-    """A printed cell: its value, how far rounding may have moved it, and its standard deviation over n seeds."""
-
-    mean: float
-    half: float
-    sd: float | None
-    n: int
-
-    @property
-    def tested(self) -> bool:
-        return self.sd is not None and self.n > 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +33,7 @@ class Comparison:
 
 
 Values = list[Value]
+Decision = tuple[State, str]
 Said = Decision | Comparison
 
 
@@ -82,26 +69,6 @@ def decide(claim: Claim, exhibit: Exhibit) -> Said:
             return "untested", f"the paper prints no {column.label} of {label!r}"
         values.append(value)
     return RELATIONS[claim.relation](claim, column, values)
-
-
-def value_of(exhibit: Exhibit, label: str, key: str) -> Value | None:
-    """The cell as a value; where a row of ours stands for one that another exhibit prints, that one's cell."""
-    row = exhibit.row(label)
-    if key not in row.published and key in row.printed_in:
-        name, there, column = row.printed_in[key]
-        return value_of(load(name if "/" in name else f"{exhibit.paper}/{name}"), there, column)
-    cell = row.published.get(key)
-    tasks, weights = exhibit.column(key).average_of, exhibit.column(key).weights
-    if cell is None and tasks and not weights:  # an average that the extracted text has lost: its tasks are there
-        values = [value_of(exhibit, label, task) for task in tasks]
-        kept = [value for value in values if value is not None]
-        if len(kept) == len(tasks):
-            return Value(float(np.mean([value.mean for value in kept])), kept[0].half, None, 1)
-    if isinstance(cell, Printed):
-        sd = row.published_sd.get(key)
-        spread = None if sd is None else max(sd, sd.half_unit)  # 0.00 is printed for anything up to half a unit
-        return Value(float(cell), cell.half_unit, spread, exhibit.seeds or 1)
-    return Value(math.inf, 0.0, None, 1) if cell == "inf" else None
 
 
 def order(claim: Claim, column: Column, values: Values) -> Said:

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from analysis.answers import Answers
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -62,6 +64,7 @@ class Record(BaseModel):
 
     config: Config
     summary: Summary
+    answers: Answers | None = None  # which items of its tasks it answered rightly
 
     @property
     def run_id(self) -> str:
@@ -78,9 +81,16 @@ def records(folder: Path) -> list[Record]:
     Raises ValueError, one line naming the file, where a file is not what results/README.md says or of an old format.
     """
     return [
-        Record(config=read(path.parent / "config.json", Config), summary=read(path, Summary))
+        Record(
+            config=read(path.parent / "config.json", Config), summary=read(path, Summary), answers=answers(path.parent)
+        )
         for path in sorted(folder.glob("*/summary.json"))
     ]
+
+
+def answers(folder: Path) -> Answers | None:
+    path = folder / "answers.json"
+    return read(path, Answers) if path.exists() else None
 
 
 def shown_at(scale: str, results: Path) -> list[Record]:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
+CERTAIN = 1e6  # degrees of freedom from which on a t distribution is a normal one
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,23 @@ class Estimate:
     low: float
     high: float
     n: int
+    error: float = math.inf  # standard error of the value, and with how many degrees of freedom it is known
+    freedom: float = 0.0
+    of_items: float = 0.0  # the part of error**2 that more seeds would not lessen
+    items: int = 0  # where the value is over items too, how many
+    over: int = 1  # the spread of seeds is known with this many times n - 1 degrees of freedom
 
     @property
     def half_width(self) -> float:
         return (self.high - self.low) / 2
+
+    def p_greater(self, bound: float = 0.0) -> float:
+        """One-sided p of the t-test for a true value above the bound; nan for one seed."""
+        if self.n == 1:
+            return math.nan
+        if self.error == 0:
+            return 0.0 if self.value > bound else 1.0
+        return float(stdtr(self.freedom, (bound - self.value) / self.error))
 
 
 def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
@@ -36,39 +50,23 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate
     mean = float(np.mean(x)) if np.isfinite(x).all() else mean_of_diverged(x)
     if len(x) == 1 or not math.isfinite(mean):
         return Estimate(mean, -math.inf, math.inf, len(x))
-    half = float(stdtrit(len(x) - 1, (1 + confidence) / 2)) * standard_error(x)
-    return Estimate(mean, mean - half, mean + half, len(x))
+    error = standard_error(x)
+    half = float(stdtrit(len(x) - 1, (1 + confidence) / 2)) * error
+    return Estimate(mean, mean - half, mean + half, len(x), error, len(x) - 1)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean of a - b over seeds, with its interval. a, b: one value per seed, the same seeds in the same order."""
-    return mean_interval(differences(a, b), confidence)
+def satterthwaite(part: float, rest: float, freedom: float) -> float:
+    """Degrees of freedom of part + rest: `part` is a variance known with `freedom` of them, and `rest` is known."""
+    return min(CERTAIN, freedom * ((part + rest) / part) ** 2) if part > 0 else CERTAIN
 
 
-def paired_t_greater(a: ArrayLike, b: ArrayLike, margin: float = 0.0) -> float:
-    """One-sided p of the paired t-test for mean(a - b) > margin."""
-    return t_greater(differences(a, b), margin)
+def equivalence(below: Estimate, above: Estimate, bound: float = 0.0) -> float:
+    """p of the two one-sided tests (Schuirmann 1987) that both exceed the bound.
 
-
-def t_greater(values: ArrayLike, bound: float = 0.0) -> float:
-    """One-sided p of the t-test for mean > bound."""
-    x = at_least(2, values) - bound
-    error, mean = standard_error(x), float(np.mean(x))
-    if error == 0:
-        return 0.0 if mean > 0 else 1.0
-    return float(stdtr(len(x) - 1, -mean / error))
-
-
-def equivalence(a: ArrayLike, b: ArrayLike, margin: ArrayLike) -> float:
-    """p of the two one-sided paired tests (Schuirmann 1987) for |mean(a - b)| < mean(margin).
-
-    margin: a number, or one per seed where it is measured itself; its spread then counts.
+    below, above: how far a difference is over -margin and under margin; where the margin is measured seed by seed, its
+    spread counts. With a margin that is a number: the difference and its negative, and -margin for the bound.
     """
-    d = differences(a, b)
-    bound = np.broadcast_to(np.asarray(margin, dtype=float), d.shape)
-    if np.mean(bound) <= 0:
-        raise ValueError(f"Equivalence needs a margin above 0, got {np.mean(bound):g}.")
-    return max(t_greater(bound - d), t_greater(bound + d))
+    return max(below.p_greater(bound), above.p_greater(bound))
 
 
 def welch_greater(mean_a: float, sd_a: float, n_a: int, mean_b: float, sd_b: float, n_b: int) -> float:
@@ -156,14 +154,6 @@ def power_law(x: ArrayLike, y: ArrayLike, confidence: float = CONFIDENCE) -> Pow
         half = float(stdtrit(len(x) - 2, (1 + confidence) / 2)) * error
     fit = 1 - float(residual @ residual) / total if total > 0 else 1.0
     return PowerLaw(math.exp(intercept), Estimate(slope, slope - half, slope + half, len(x)), fit)
-
-
-def differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if x.shape != y.shape:
-        raise ValueError(f"Paired arrays need one value per seed each, got {x.shape} and {y.shape}.")
-    with np.errstate(invalid="ignore"):
-        return np.where(x == y, 0.0, x - y)  # two diverged runs differ by nothing
 
 
 def standard_error(x: NDArray[np.float64]) -> float:

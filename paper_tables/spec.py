@@ -58,6 +58,11 @@ class Column(Entry):
     average_of: list[str] = Field(default_factory=list)  # the columns (tasks) whose mean this one is printed to be
     weights: list[float] = Field(default_factory=list)  # their weights, where the mean is weighted
 
+    @property
+    def times(self) -> float:
+        """What a record's value is multiplied by when it is printed."""
+        return 100.0 if self.unit == "%" else 1.0
+
 
 class Row(Entry):
     label: str

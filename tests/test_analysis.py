@@ -262,34 +262,33 @@ def test_diverged_means() -> None:
         statistics.mean_interval([3.0, math.nan])
 
 
-def test_paired_tests_are_scipys() -> None:
+def test_p_and_interval_are_scipys() -> None:
     a, b = RANDOM.normal(0, 1, 6), RANDOM.normal(0.4, 1, 6)
-    assert statistics.paired_t_greater(b, a) == pytest.approx(stats.ttest_rel(b, a, alternative="greater").pvalue)
-    low, high = stats.ttest_rel(a, b).confidence_interval()
-    ours = statistics.paired_difference(a, b)
+    ours = statistics.mean_interval(b - a)
+    assert ours.p_greater() == pytest.approx(stats.ttest_rel(b, a, alternative="greater").pvalue)
+    assert ours.p_greater(0.3) == pytest.approx(stats.ttest_1samp(b - a, 0.3, alternative="greater").pvalue)
+    low, high = stats.ttest_rel(b, a).confidence_interval()
     assert (ours.low, ours.high) == pytest.approx((low, high))
+    assert math.isnan(statistics.mean_interval([1.0]).p_greater())
 
 
-def test_pairing_removes_what_the_seeds_share() -> None:
-    shared = np.array([0.0, 5.0, -3.0])
-    assert statistics.paired_difference(shared + 1, shared + [0.01, 0, -0.01]).half_width < 0.05
+def equivalence(d: np.ndarray, margin: float) -> float:
+    return statistics.equivalence(statistics.mean_interval(margin - d), statistics.mean_interval(margin + d))
 
 
 def test_equivalence_is_the_larger_of_two_one_sided_tests() -> None:
-    a, b = np.array([1.00, 1.02, 0.99, 1.01]), np.array([1.01, 1.00, 1.00, 1.02])
-    lower = stats.ttest_1samp(a - b, -0.05, alternative="greater").pvalue
-    upper = stats.ttest_1samp(a - b, 0.05, alternative="less").pvalue
-    assert statistics.equivalence(a, b, 0.05) == pytest.approx(max(lower, upper))
-    assert statistics.equivalence(a, b, 0.05) < 0.05
-    assert statistics.equivalence(a, b, 0.001) > 0.05
-    assert statistics.equivalence(a, b + 0.2, 0.05) > 0.95
-    with pytest.raises(ValueError, match="margin"):
-        statistics.equivalence(a, b, 0.0)
+    d = np.array([1.00, 1.02, 0.99, 1.01]) - np.array([1.01, 1.00, 1.00, 1.02])
+    lower = stats.ttest_1samp(d, -0.05, alternative="greater").pvalue
+    upper = stats.ttest_1samp(d, 0.05, alternative="less").pvalue
+    assert equivalence(d, 0.05) == pytest.approx(max(lower, upper))
+    assert statistics.equivalence(*map(statistics.mean_interval, (d, -d)), -0.05) == pytest.approx(max(lower, upper))
+    assert equivalence(d, 0.05) < 0.05
+    assert equivalence(d, 0.001) > 0.05
+    assert equivalence(d - 0.2, 0.05) > 0.95
 
 
 def test_equivalence_is_rarely_found_at_the_margin() -> None:
-    at_margin = RANDOM.normal(0.1, 0.05, (2500, 4))
-    found = [statistics.equivalence(x, np.zeros(4), 0.1) < 0.05 for x in at_margin]
+    found = [equivalence(d, 0.1) < 0.05 for d in RANDOM.normal(0.1, 0.05, (2500, 4))]
     assert np.mean(found) == pytest.approx(0.05, abs=0.015)
 
 

@@ -12,7 +12,8 @@ from planted import exhibit
 from analysis.claims import judge
 from analysis.load import FRAME_COLUMNS
 from analysis.relations import RELATIONS
-from paper_tables.spec import Claim, Column, Row, load, names
+from paper_tables.printed import Printed
+from paper_tables.spec import Claim, Column, Exhibit, Row, load, names
 
 ROWS = ["a", "b", "c", "d"]
 INF = math.inf
@@ -223,3 +224,72 @@ def test_every_claim_on_file_is_untested_without_records(name: str) -> None:
     exhibit_on_file = load(name)
     for entry in exhibit_on_file.claims:
         assert judge(entry, exhibit_on_file, frame({})).state == "untested"
+
+
+# what an inconclusive verdict could have seen
+
+
+@pytest.mark.parametrize(("given", "values", "state"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_every_inconclusive_verdict_says_what_it_could_have_seen(
+    given: Claim, values: dict[str, list[float | None]], state: str
+) -> None:
+    found = judge(given, world(), frame(values))
+    assert (found.outlook is not None) == (state == "inconclusive")
+    if found.outlook:
+        assert found.numbers.endswith(f"; {found.outlook.words}")
+        known = "80 % power for" in found.outlook.words
+        assert known or "no number of seeds" in found.outlook.words or "one seed has no spread" in found.outlook.words
+        assert not known or (found.outlook.needs or math.inf) > found.outlook.seeds
+
+
+def printed(values: dict[str, str], **fields: Any) -> Exhibit:
+    column = Column(key="loss", label="Loss", unit="nats", better="lower")
+    rows = [
+        Row(label=label, recipe={}, published={"loss": Printed(values[label])} if label in values else {})
+        for label in ROWS
+    ]
+    return exhibit(columns=[column], rows=rows, **fields)
+
+
+OPEN = {"a": [2.0, 2.1, 1.9, 2.0, 2.05], "b": [2.02, 2.14, 1.88, 2.03, 2.05]}
+
+
+@pytest.mark.parametrize(
+    ("given", "papers", "said"),
+    [
+        (claim("order", "ab"), {"a": "2.80", "b": "2.83"}, "the paper's 0.03 nats needs about"),
+        (claim("order", "ab"), {"a": "2.80", "b": "3.83"}, "the paper's 1.03 nats would have been seen; 0.014"),
+        (claim("order", "ab"), {"a": "2.83", "b": "2.80"}, "nats; 0.014 nats, as here, needs about"),
+        (claim("order", "ab"), {"a": "2.80"}, "nats; 0.014 nats, as here, needs about"),
+        (claim("order", "ab", margin=0.01), {"a": "2.80", "b": "2.83"}, "nats from the bound; the paper's 0.03 nats"),
+        (claim("within", "a", high=2.02), {"a": "2.01"}, "nats from the bound; the paper's 2.01 nats needs about"),
+        (claim("equivalent", "ab", margin=0.02), {}, "power for equality within 0.0"),
+        (claim("equivalent", "ab", margin=0.02), {}, "nats; equality within the margin needs about"),
+        (claim("ratio", "ab", low=1.0), {"a": "1.01", "b": "1.00"}, "from the bound; the paper's 1.01 needs about"),
+        (claim("trend", "ab", direction="increasing"), {"a": "1.0", "b": "1.1"}, "the paper's 0.1 nats a row would"),
+        (claim("gap", "bac", low=-0.01), {"a": "2.2", "b": "2.1", "c": "2.0"}, "way from the bound; the paper's 50%"),
+        (claim("best", "abc"), {"a": "2.80", "b": "2.83", "c": "2.82"}, "(and 1 more), 5 seeds; against c: 80 % power"),
+    ],
+)  # fmt: skip
+def test_the_outlook_is_of_the_papers_effect(given: Claim, papers: dict[str, str], said: str) -> None:
+    values: dict[str, list[float | None]] = {**OPEN, "c": [1.0, 1.1, 0.9, 1.0, 1.0]}
+    if given.relation == "best":
+        values["c"] = [2.1, 2.4, 1.7, 2.2, 2.0]
+    found = judge(given, printed(papers), frame(values))
+    assert found.state == "inconclusive" and said in found.numbers, found.numbers
+
+
+def test_wins_look_to_the_column_whose_turn_would_decide() -> None:
+    """x is won; of y and z, one more is needed, and y takes fewer seeds."""
+    given = Claim(id="x", text="t", where="w", relation="wins", columns=["x", "y", "z"], rows=["a", "b"], low=2)
+    spread = {"x": 0.01, "y": 1.0, "z": 9.0}
+    lines = [
+        (label, key, seed, lead + by * wobble, "logged", "id", "c")
+        for key, by in spread.items()
+        for label, lead in (("a", 1.0), ("b", 0.0))
+        for seed, wobble in enumerate([1.0, -1.0, 0.5] if label == "a" else [0.0, 0.0, 0.0])
+    ]
+    rows = [Row(label=label, recipe={}) for label in "ab"]
+    verdict = judge(given, exhibit(columns=TASKS, rows=rows), pd.DataFrame(lines, columns=FRAME_COLUMNS))
+    assert verdict.state == "inconclusive" and verdict.outlook is not None
+    assert "of the open columns, Y: 80 % power for" in verdict.numbers and (verdict.outlook.needs or 0) > 3

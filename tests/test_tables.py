@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planted import exhibit, plant, plant_all, plant_exhibit, top_k
 from rich.console import Console
@@ -226,6 +228,27 @@ def test_verdicts_of_all_exhibits(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == sum(len(load(name).claims) for name in names())
     assert all(" untested " in line for line in lines)
+
+
+def test_open_verdicts_say_what_to_run_fewest_seeds_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Following the advice fills the seeds that the claim asks for."""
+    table6 = load("rskd/table06")
+    plant_exhibit(tmp_path / "results" / "laptop", table6)
+    for path in (tmp_path / "results" / "laptop").glob("*/summary.json"):  # noise as large as what sets rows apart
+        summary = json.loads(path.read_text())
+        noise = np.random.default_rng(sum(map(ord, path.parent.name))).normal(0, 0.2)
+        summary["metrics"] = {name: value + noise for name, value in summary["metrics"].items()}
+        path.write_text(json.dumps(summary))
+    assert main(arguments(tmp_path, "verdicts", "--open")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heads = [line for line in lines if not line.startswith(" " * 11)]
+    more = [math.inf if head.split()[0] == "?" else int(head.split()[0]) for head in heads]
+    assert more == sorted(more) and len(more) > 2 and 1 <= more[0] <= 20
+    advice = lines[1].split("#")[0].split()
+    assert advice[:3] == ["python", "-m", "workflow"] and advice[4:6] == ["--scale", "laptop"]
+    assert advice[3] == heads[0].split()[2]
+    seeds = [int(seed) for seed in advice[-1].split(",")]
+    assert seeds == list(range(3, 3 + int(more[0]))) and "run" in lines[1].split("#")[1]
 
 
 @pytest.mark.parametrize("command", ["table", "figure"])
