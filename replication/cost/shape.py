@@ -80,11 +80,12 @@ def shape_of_checkpoint(name: str) -> Shape:
     head = model.get_output_embeddings().weight.numel()
     looked_up = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}
     inside = [weight for weight in model.base_model.parameters() if weight.dim() == 2 and id(weight) not in looked_up]
+    text = model.config.get_text_config(decoder=True)
     return Shape(
         parameters=sum(weight.numel() for weight in model.parameters()),
         matrices=sum(weight.numel() for weight in inside) + head,
         head=head,
-        layers=model.config.num_hidden_layers,
-        width=model.config.hidden_size,
-        heads=model.config.num_attention_heads,
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        heads=getattr(text, "num_attention_heads", 0),  # none in Mamba
     )
