@@ -1,0 +1,55 @@
+"""A checkpoint from elsewhere made ready to be trained: float32, a class for each token, no loss of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from replication.model.decoder import precise_weights
+
+
+def trainable(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
+    """The model, in place. ValueError, one line, for one that cannot be trained as a recipe says."""
+    if getattr(model.config.get_text_config(decoder=True), "output_router_logits", False):
+        raise ValueError(
+            f"{model.name_or_path} asks for an auxiliary loss on its router, which no recipe has: set "
+            "output_router_logits = false in its config.json."
+        )
+    return cut_to(precise_weights(model), vocabulary).train()
+
+
+@torch.no_grad()
+def cut_to(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
+    """In place: without the classes beyond the tokenizer's, which are no token.
+
+    Families pad their vocabulary. No target has mass on such a class, so that no gradient would reach it in a loss over
+    the tokens, and the checkpoint of a fresh student would go on emitting what nothing decodes: a fifth of the mass in
+    a tokenizer of 200 padded to 256. Without them the loss is that of the whole published model. Logits of tokens stay
+    what they were. A narrower model is left, to be refused where its logits are used.
+    """
+    text = model.config.get_text_config(decoder=True)
+    wide = text.vocab_size
+    if wide <= vocabulary:
+        return model
+    looked_up, head = tables_of(model)
+    # transformers reads two tables where they differ, whatever is stated, and would tie them now
+    model.config.tie_word_embeddings = text.tie_word_embeddings = getattr(head, "weight", None) is looked_up.weight
+    try:
+        before = [table.weight[:vocabulary].clone() for table in tables_of(model)]
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
+        kept = all(torch.equal(old, table.weight) for old, table in zip(before, tables_of(model), strict=True))
+    except Exception:  # of each family's own
+        kept = False
+    if not kept:
+        raise ValueError(
+            f"{model.name_or_path} has {wide} classes, the tokenizer {vocabulary} tokens, and transformers "
+            f"cannot take the others from a {type(model).__name__}: give a student whose vocab_size is {vocabulary}."
+        )
+    if (text.pad_token_id or 0) >= vocabulary:
+        text.pad_token_id = None  # an embedding refuses one that it does not have
+    return model
+
+
+def tables_of(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
+    return model.get_input_embeddings(), model.get_output_embeddings()
