@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 from replication.model.decoder import load, logits_of
 from replication.model.trainable import cut_to, trainable
@@ -77,12 +77,6 @@ def test_the_weights_of_a_wrapper_are_refused_until_the_model_inside_is_saved(wo
     assert torch.equal(load(tmp_path)(TOKENS_BL).logits, model(TOKENS_BL).logits)
 
 
-def test_a_compiled_model_is_saved_by_its_inside(tmp_path: Path) -> None:
-    model = saved(tmp_path / "own")
-    torch.compile(model)._orig_mod.save_pretrained(tmp_path / "compiled")
-    assert torch.equal(load(tmp_path / "compiled")(TOKENS_BL).logits, model(TOKENS_BL).logits)
-
-
 @pytest.mark.parametrize(
     "settings", [{"num_hidden_layers": 1}, {"attention_bias": False}], ids=["a layer less", "no biases"]
 )
@@ -123,12 +117,13 @@ def test_quantised_weights_are_refused_by_their_method(tmp_path: Path) -> None:
     refused(tmp_path, r"is quantised \(method bitsandbytes\): give the weights that it was made from")
 
 
-def test_a_model_that_needs_more_than_text_is_refused(tmp_path: Path) -> None:
-    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "ffn_dim": 16, "vocab_size": 32}
-    Family("music", "musicgen_decoder", {**settings, "num_codebooks": 2, "pad_token_id": 0}).model().save_pretrained(
-        tmp_path
-    )
-    refused(tmp_path, r"does not read plain text")
+def test_a_model_that_needs_more_than_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: PreTrainedModel, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None = None) -> None:
+        raise ValueError("token_type_ids are required.\nSee the documentation.")
+
+    saved(tmp_path)
+    monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
+    refused(tmp_path, r"\(LlamaForCausalLM\) does not read plain text: token_type_ids are required\. Give a causal")
 
 
 def test_half_precision_is_the_teachers_own_and_a_student_is_trained_in_float32(tmp_path: Path) -> None:

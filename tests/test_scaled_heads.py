@@ -15,6 +15,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 from replication.axes import loss
 from replication.axes.divergences import ForwardKL
 from replication.axes.positions import HardTokens, Positions, TopFraction
+from replication.axes.signals import SIGNALS
 from replication.axes.targets.kept import Full
 from replication.fused import loss as fused
 from replication.fused import products
@@ -57,11 +58,10 @@ def test_loss_and_gradients_equal_the_definition(scaling: Scaling, name: str, me
 def test_what_looks_at_the_student_sees_its_logits(scaling: Scaling, positions: Positions) -> None:
     assert_equal(*both(scaling, drawn(Full()), ForwardKL(), positions))
     hidden, head = student()
-    names = ("student_entropy", "cross_entropy") if isinstance(positions, TopFraction) else positions.signals
-    found = fused.fused_signals_of(names, hidden.detach(), replace(head, scaling=scaling), labels_BL(), drawn(Full()))
+    found = fused.fused_signals_of(tuple(SIGNALS), hidden.detach(), replace(head, scaling=scaling), labels_BL(), drawn(Full()))
     logits = as_written(scaling, head(hidden)).detach()
-    meant = loss.signals_of(names, logits, labels_BL(), drawn(Full()))
-    for name in names:
+    meant = loss.signals_of(tuple(SIGNALS), logits, labels_BL(), drawn(Full()))
+    for name in SIGNALS:
         torch.testing.assert_close(found[name], meant[name])
 
 

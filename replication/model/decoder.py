@@ -133,7 +133,8 @@ def parameters(model: PreTrainedModel) -> int:
 
 def logits_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> Tensor:
     """[B, L, V] logits over exactly the tokenizer's classes, in the precision of the surrounding autocast."""
-    return to_width(model(input_ids=tokens_BL).logits, vocabulary, model.name_or_path or type(model).__name__)
+    found = model(input_ids=tokens_BL, use_cache=False)
+    return to_width(found.logits, vocabulary, model.name_or_path or type(model).__name__)
 
 
 def logits_and_hidden_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:

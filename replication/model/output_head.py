@@ -69,7 +69,7 @@ def scaling_of(model: PreTrainedModel, vocabulary: int) -> Scaling | None:
     def stand_in(states_BLD: Tensor) -> Tensor:
         given.append(states_BLD.shape)
         torch.set_grad_enabled(True)  # from here on, so that what learns behind the head leaves its trace
-        return products_BLV
+        return products_BLV.clone()  # some change them in place
 
     tokens_BL = torch.arange(math.prod(LOOK), device=head.weight.device).view(LOOK) % vocabulary
     was_training = model.training

@@ -13,7 +13,7 @@ def trainable(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
     """The model, in place. ValueError, one line, for one that cannot be trained as a recipe says."""
     if getattr(model.config.get_text_config(decoder=True), "output_router_logits", False):
         raise ValueError(
-            f"{model.name_or_path} asks for an auxiliary loss on its router, which no recipe has: set "
+            f"The student {model.name_or_path!r} asks for an auxiliary loss on its router, which no recipe has: set "
             "output_router_logits = false in its config.json."
         )
     return cut_to(precise_weights(model), vocabulary).train()
@@ -43,7 +43,7 @@ def cut_to(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
         kept = False
     if not kept:
         raise ValueError(
-            f"{model.name_or_path} has {wide} classes, the tokenizer {vocabulary} tokens, and transformers "
+            f"The student {model.name_or_path!r} has {wide} classes, the tokenizer {vocabulary} tokens, and transformers "
             f"cannot take the others from a {type(model).__name__}: give a student whose vocab_size is {vocabulary}."
         )
     if (text.pad_token_id or 0) >= vocabulary:
