@@ -100,8 +100,8 @@ def refuse_unfit(name: str, model: PreTrainedModel) -> None:
     """ValueError for a model that does not read plain text, or that predicts a token by looking at it."""
     try:
         classes = len(model.get_input_embeddings().weight)
-        tokens_BL = torch.arange(4, device=model.device).repeat(2, 1) % classes
-        tokens_BL[1, -1] = (tokens_BL[1, -1] + 1) % classes
+        tokens_BL = torch.arange(4, device=model.device).repeat(2, 1) + classes // 2  # words, and no padding
+        tokens_BL[1, -1] -= 4
         one_LV, other_LV = model.eval()(input_ids=tokens_BL).logits[:, :-1]
         moved, most = float((one_LV - other_LV).abs().max()), float(one_LV.abs().max())
     except Exception as error:  # of each family's own

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -35,10 +37,13 @@ def cut_to(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
     looked_up, head = tables_of(model)
     # transformers reads two tables where they differ, whatever is stated, and would tie them now
     model.config.tie_word_embeddings = text.tie_word_embeddings = getattr(head, "weight", None) is looked_up.weight
+    if (text.pad_token_id or 0) >= vocabulary:
+        text.pad_token_id = None  # an embedding refuses one that it does not have
     try:
         before = [table.weight[:vocabulary].clone() for table in tables_of(model)]
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
         kept = all(torch.equal(old, table.weight) for old, table in zip(before, tables_of(model), strict=True))
+        kept = kept and shapes_of(model) == shapes_as_stated(model)  # else the published one would not load
     except Exception:  # of each family's own
         kept = False
     if not kept:
@@ -46,10 +51,18 @@ def cut_to(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
             f"The student {model.name_or_path!r} has {wide} classes, the tokenizer {vocabulary} tokens, and transformers "
             f"cannot take the others from a {type(model).__name__}: give a student whose vocab_size is {vocabulary}."
         )
-    if (text.pad_token_id or 0) >= vocabulary:
-        text.pad_token_id = None  # an embedding refuses one that it does not have
     return model
 
 
 def tables_of(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
     return model.get_input_embeddings(), model.get_output_embeddings()
+
+
+def shapes_of(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in model.named_parameters(remove_duplicate=False)}
+
+
+def shapes_as_stated(model: PreTrainedModel) -> dict[str, torch.Size]:
+    """Those of a model of its configuration."""
+    with torch.device("meta"):
+        return shapes_of(type(model)(copy.deepcopy(model.config)))
