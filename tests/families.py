@@ -24,6 +24,10 @@ BART = {
 }  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 GEMMA = {**LLAMA, "query_pre_attn_scalar": 16}
+LATENT = {
+    "num_key_value_heads": 2, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+}  # fmt: skip
 MAMBA = {"vocab_size": CLASSES, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 1, **ENDS}
 
 
@@ -68,8 +72,7 @@ FAMILIES = [
     Family("HyperCLOVA X", "hyperclovax", {**LLAMA, "logits_scaling": 0.5}, "by 0.5"),
     Family("Falcon H1", "falcon_h1", {**LLAMA, "lm_head_multiplier": 0.5, "mamba_d_ssm": 32, "mamba_n_heads": 2,
         "mamba_d_head": 16, "mamba_d_state": 4, "mamba_chunk_size": 8}, "by 0.5"),
-    Family("MiniCPM 3", "minicpm3", {**LLAMA, "dim_model_base": 8, "num_key_value_heads": 2, "q_lora_rank": 16, "kv_lora_rank": 8,
-        "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}),
+    Family("MiniCPM 3", "minicpm3", {**LLAMA, "dim_model_base": 8, **LATENT}),
     Family("NanoChat", "nanochat", {**LLAMA, "final_logit_softcapping": 15.0}, "capped"),
     Family("RecurrentGemma", "recurrent_gemma", {**LLAMA, "num_hidden_layers": 3, "lru_width": 32,
         "attention_window_size": 8, "logits_soft_cap": 30.0}, "capped"),
@@ -89,14 +92,13 @@ FAMILIES = [
     Family("Phi 3", "phi3", LLAMA),
     Family("BLOOM", "bloom", {"vocab_size": CLASSES, "hidden_size": 32, "n_layer": 1, "n_head": 2, **ENDS}),
     Family("MPT", "mpt", {"vocab_size": CLASSES, "d_model": 32, "n_layers": 1, "n_heads": 2, "max_seq_len": 64}),
-    Family("Falcon", "falcon", {"vocab_size": CLASSES, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "new_decoder_architecture": False, **ENDS}),
+    Family("Falcon", "falcon", {"vocab_size": CLASSES, "hidden_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "new_decoder_architecture": False, **ENDS}),
     Family("StableLM", "stablelm", LLAMA),
     Family("StarCoder 2", "starcoder2", LLAMA),
     Family("OLMo 2", "olmo2", LLAMA),
     Family("OLMoE", "olmoe", {**LLAMA, **EXPERTS}),
-    Family("DeepSeek 3", "deepseek_v3", {**LLAMA, "num_key_value_heads": 2, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_nope_head_dim": 8,
-        "qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1,
+    Family("DeepSeek 3", "deepseek_v3", {**LLAMA, **LATENT, "n_routed_experts": 4, "n_group": 1, "topk_group": 1,
         "num_experts_per_tok": 2, "first_k_dense_replace": 0, "moe_intermediate_size": 24, "head_dim": 8}),
     Family("GLM", "glm", LLAMA),
     Family("SmolLM 3", "smollm3", LLAMA),
@@ -114,8 +116,8 @@ FAMILIES = [
     Family("BERT, no decoder", "bert", LLAMA, refused="sees the tokens that it should predict"),
     Family("XLNet", "xlnet", {"vocab_size": CLASSES, "d_model": 32, "n_layer": 1, "n_head": 2, "d_inner": 48, **ENDS},
         refused="sees the tokens that it should predict"),
-    Family("Jamba", "jamba", {**LLAMA, **EXPERTS, "num_hidden_layers": 2, "attn_layer_period": 2, "attn_layer_offset": 1,
-        "mamba_d_state": 4, "mamba_expand": 1, "use_mamba_kernels": False}),
+    Family("Jamba", "jamba", {**LLAMA, **EXPERTS, "num_hidden_layers": 2, "attn_layer_period": 2,
+        "attn_layer_offset": 1, "mamba_d_state": 4, "mamba_expand": 1, "use_mamba_kernels": False}),
     Family("Zamba 2", "zamba2", {**LLAMA, "num_hidden_layers": 2, "mamba_d_state": 4, "mamba_ngroups": 1,
         "n_mamba_heads": 2, "chunk_size": 8, "layers_block_type": ["mamba", "hybrid"], "hybrid_layer_ids": [1]}),
     Family("Gemma 3n", "gemma3n_text", {**GEMMA, "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2,
@@ -130,5 +132,5 @@ FAMILIES = [
         refused="sees the tokens that it should predict"),
     Family("CPM-Ant", "cpmant", {"vocab_size": CLASSES, "hidden_size": 32, "num_attention_heads": 2, "dim_head": 16,
         "dim_ff": 48, "num_hidden_layers": 1}, refused="sees the tokens that it should predict"),
-    Family("Marian's decoder", "marian", BART, refused="transformers cannot take the others from a MarianForCausalLM"),
+    Family("Marian's decoder", "marian", BART, refused="transformers cannot take the others from MarianForCausalLM"),
 ]  # fmt: skip

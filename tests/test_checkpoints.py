@@ -175,4 +175,3 @@ def test_a_student_has_a_class_for_each_token_and_no_other(tmp_path: Path) -> No
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "cut")  # whose embedding has no 95
     assert again.config.vocab_size == TOKENS and again(TOKENS_BL).logits.shape[-1] == TOKENS
     assert cut_to(again, 200) is again and again.config.vocab_size == TOKENS  # a narrower one is refused elsewhere
-

@@ -1,4 +1,4 @@
-"""Every family's teacher and student against Hugging Face's own forward, from a zero head to the published checkpoint."""
+"""Every family's teacher and student against Hugging Face's own forward, from a zero head to what is published."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from transformers import AutoConfig, CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from replication.model.reach import reach_of
 

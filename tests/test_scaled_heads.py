@@ -58,7 +58,9 @@ def test_loss_and_gradients_equal_the_definition(scaling: Scaling, name: str, me
 def test_what_looks_at_the_student_sees_its_logits(scaling: Scaling, positions: Positions) -> None:
     assert_equal(*both(scaling, drawn(Full()), ForwardKL(), positions))
     hidden, head = student()
-    found = fused.fused_signals_of(tuple(SIGNALS), hidden.detach(), replace(head, scaling=scaling), labels_BL(), drawn(Full()))
+    found = fused.fused_signals_of(
+        tuple(SIGNALS), hidden.detach(), replace(head, scaling=scaling), labels_BL(), drawn(Full())
+    )
     logits = as_written(scaling, head(hidden)).detach()
     meant = loss.signals_of(tuple(SIGNALS), logits, labels_BL(), drawn(Full()))
     for name in SIGNALS:

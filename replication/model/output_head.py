@@ -56,7 +56,7 @@ def head_of(model: PreTrainedModel, vocabulary: int, scaling: Scaling = PLAIN) -
 
 @torch.no_grad()
 def scaling_of(model: PreTrainedModel, vocabulary: int) -> Scaling | None:
-    """What the model does to the products of hidden states and head, of which its logits are made, whatever its weights.
+    """What the model does to the products of states and head, of which its logits are made, whatever its weights.
 
     None where that is something else: a mask, a learned step, several heads. Such models are used from their logits.
     ValueError for a model with fewer classes than the tokenizer.

@@ -18,7 +18,7 @@ BEHIND_PADDING = (
 
 
 def reach_of(config: PretrainedConfig) -> int | None:
-    """The most tokens of one text; None where nothing limits them (Mamba, BLOOM). Of a model that also sees: its text's.
+    """The most tokens of one text; None where nothing limits them (Mamba, BLOOM). If it also sees, of its text.
 
     Behind it a table of positions ends (GPT-2, OPT, MPT), or the model goes on where it was never trained (Llama).
     """

@@ -40,8 +40,8 @@ def refuse_adapter(name: str) -> None:
     """ValueError for an adapter's weights (PEFT), and for a whole model beside which there is one."""
     if (Path(name) / "adapter_config.json").exists():
         raise ValueError(
-            f"The model {name!r} is an adapter (PEFT, LoRA), or has one beside it that would be left out: merge it into "
-            "its base by merge_and_unload(), and give the folder that save_pretrained then writes."
+            f"The model {name!r} is an adapter (PEFT, LoRA), or has one beside it that would be left out: merge it "
+            "into its base by merge_and_unload(), and give the folder that save_pretrained then writes."
         )
 
 
@@ -51,8 +51,8 @@ def refuse_quantised(name: str, config: PretrainedConfig) -> None:
     if stated:
         method = (stated if isinstance(stated, dict) else stated.to_dict()).get("quant_method", "unknown")
         raise ValueError(
-            f"The model {name!r} is quantised (method {getattr(method, 'value', method)}): give the weights that it was "
-            "made from, or what its dequantize() and save_pretrained() write."
+            f"The model {name!r} is quantised (method {getattr(method, 'value', method)}): give the weights that it "
+            "was made from, or what its dequantize() and save_pretrained() write."
         )
 
 
@@ -61,18 +61,21 @@ def refuse_incomplete(name: str, report: dict[str, Any]) -> None:
     if wrong := sorted(report["mismatched_keys"]):
         weight, found, wanted = wrong[0]
         raise ValueError(
-            f"The model {name!r} does not fit its config.json: {weight} is {tuple(found)}, and should be {tuple(wanted)}. "
+            f"The model {name!r} does not fit its config.json: {weight} is {tuple(found)}, should be {tuple(wanted)}. "
             "Give the config.json that was saved with these weights."
         )
-    missing, left = sorted(report["missing_keys"]), sorted(k for k in report["unexpected_keys"] if not HARMLESS.search(k))
+    missing, left = (
+        sorted(report["missing_keys"]),
+        sorted(k for k in report["unexpected_keys"] if not HARMLESS.search(k)),
+    )
     if missing:
         raise ValueError(
             f"The model {name!r} lacks {counted(missing)}, which would be random numbers. {why_missing(missing, left)}"
         )
     if left:
         raise ValueError(
-            f"The model {name!r} has {counted(left)} for which its config.json has no place, so that they would be left "
-            "out. Give the config.json that was saved with them; or, if nothing depends on them, what "
+            f"The model {name!r} has {counted(left)} for which its config.json has no place, so that they would be "
+            "left out. Give the config.json that was saved with them; or, if nothing depends on them, what "
             "AutoModelForCausalLM.from_pretrained(...).save_pretrained() writes."
         )
 
@@ -87,8 +90,8 @@ def why_missing(missing: list[str], left: list[str]) -> str:
     wrapped = next((weight for weight in left if weight.endswith(f".{missing[0]}")), None)
     if wrapped is not None:
         return (
-            f"They are there, named {wrapped.removesuffix(missing[0])}...: a wrapper was saved (torch.compile's _orig_mod, "
-            "DistributedDataParallel's module). Save the model inside it, or take that word out of the names."
+            f"They are there, named {wrapped.removesuffix(missing[0])}...: a wrapper was saved (torch.compile's "
+            "_orig_mod, DistributedDataParallel's module). Save the model inside, or take that word out of the names."
         )
     if all(re.search(r"\b(lm_head|head|embed_out|decoder|output)\.(weight|bias)$", weight) for weight in missing):
         return "It was saved without its output head, as AutoModel does: give what AutoModelForCausalLM has saved."
@@ -112,6 +115,6 @@ def refuse_unfit(name: str, model: PreTrainedModel) -> None:
     if moved > ROUNDING.get(one_LV.dtype, ROUNDING_OF_HALF) * most:
         raise ValueError(
             f"The model {name!r} ({type(model).__name__}) sees the tokens that it should predict: another last token "
-            f"changes logits before it by {moved:.2g}. Give a causal language model (of BERT's kin: is_decoder = true in "
-            "its config.json, if it was trained so)."
+            f"changes logits before it by {moved:.2g}. Give a causal language model (of BERT's kin: is_decoder = true "
+            "in its config.json, if it was trained so)."
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from replication.model.decoder import precise_weights
@@ -34,28 +35,28 @@ def cut_to(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
     wide = text.vocab_size
     if wide <= vocabulary:
         return model
-    looked_up, head = tables_of(model)
-    # transformers reads two tables where they differ, whatever is stated, and would tie them now
-    model.config.tie_word_embeddings = text.tie_word_embeddings = getattr(head, "weight", None) is looked_up.weight
     if (text.pad_token_id or 0) >= vocabulary:
         text.pad_token_id = None  # an embedding refuses one that it does not have
     try:
-        before = [table.weight[:vocabulary].clone() for table in tables_of(model)]
+        looked_up_VD, head_VD = tables_of(model)
+        # transformers reads two tables where they differ, whatever is stated, and would tie them now
+        model.config.tie_word_embeddings = text.tie_word_embeddings = head_VD is looked_up_VD
+        before = [table_VD[:vocabulary].clone() for table_VD in (looked_up_VD, head_VD)]
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
-        kept = all(torch.equal(old, table.weight) for old, table in zip(before, tables_of(model), strict=True))
+        kept = all(map(torch.equal, before, tables_of(model)))
         kept = kept and shapes_of(model) == shapes_as_stated(model)  # else the published one would not load
     except Exception:  # of each family's own
         kept = False
     if not kept:
         raise ValueError(
-            f"The student {model.name_or_path!r} has {wide} classes, the tokenizer {vocabulary} tokens, and transformers "
-            f"cannot take the others from a {type(model).__name__}: give a student whose vocab_size is {vocabulary}."
+            f"The student {model.name_or_path!r} has {wide} classes, the tokenizer {vocabulary} tokens, and "
+            f"transformers cannot take the others from {type(model).__name__}: give a student of vocab_size {vocabulary}."
         )
     return model
 
 
-def tables_of(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
-    return model.get_input_embeddings(), model.get_output_embeddings()
+def tables_of(model: Any) -> tuple[Tensor, Tensor]:
+    return model.get_input_embeddings().weight, model.get_output_embeddings().weight
 
 
 def shapes_of(model: nn.Module) -> dict[str, torch.Size]:
