@@ -50,7 +50,7 @@ def cut_to(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
     if not kept:
         raise ValueError(
             f"The student {model.name_or_path!r} has {wide} classes, the tokenizer {vocabulary} tokens, and "
-            f"transformers cannot take the others from {type(model).__name__}: give a student of vocab_size {vocabulary}."
+            f"transformers cannot take the others from {type(model).__name__}: give one of vocab_size {vocabulary}."
         )
     return model
 
