@@ -49,7 +49,7 @@ def cut_to(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
         kept = False
     if not kept:
         raise ValueError(
-            f"The student {model.name_or_path!r} has {wide} classes, the tokenizer {vocabulary} tokens, and "
+            f"The model {model.name_or_path!r} has {wide} classes, the tokenizer {vocabulary} tokens, and "
             f"transformers cannot take the others from {type(model).__name__}: give one of vocab_size {vocabulary}."
         )
     return model
