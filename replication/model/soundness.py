@@ -64,10 +64,8 @@ def refuse_incomplete(name: str, report: dict[str, Any]) -> None:
             f"The model {name!r} does not fit its config.json: {weight} is {tuple(found)}, should be {tuple(wanted)}. "
             "Give the config.json that was saved with these weights."
         )
-    missing, left = (
-        sorted(report["missing_keys"]),
-        sorted(k for k in report["unexpected_keys"] if not HARMLESS.search(k)),
-    )
+    missing = sorted(report["missing_keys"])
+    left = sorted(weight for weight in report["unexpected_keys"] if not HARMLESS.search(weight))
     if missing:
         raise ValueError(
             f"The model {name!r} lacks {counted(missing)}, which would be random numbers. {why_missing(missing, left)}"
