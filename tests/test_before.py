@@ -210,7 +210,7 @@ DAMAGES = {
     "no weights": (without("model.safetensors"), r"has no weights \(model\.safetensors\) but config\.json, .*Give a "),
     "no configuration": (without("config.json"), r"has no config\.json but generation_config\.json.*Give a folder"),
     "a shard is missing": (without_a_shard, r"lacks model-00002-of-00002\.safetensors, .*Copy the whole model"),
-    "other shapes": (of_another_shape, r"Cannot load the model .*Give a role of the scale"),
+    "other shapes": (of_another_shape, r"does not fit its config\.json: .* should be .*Give the config\.json"),
 }
 
 

@@ -22,7 +22,8 @@ from replication.experiment.run import Run
 from replication.experiment.scale import load_scale
 from replication.fused.head import Head, TeacherStates
 from replication.fused.loss import fused_loss
-from replication.model.decoder import build, hidden_of, logits_and_hidden_of, logits_of
+from replication.model.decoder import build, logits_and_hidden_of, logits_of
+from replication.model.output_head import PLAIN, hidden_of
 from replication.training.student import Student
 
 WIDTH = 5  # of test_fused's student
@@ -71,7 +72,7 @@ def test_both_paths_give_the_term_the_weights_of_the_divergence(positions: Posit
 
 @pytest.mark.parametrize("linear", [True, False], ids=["head and states", "logits"])
 def test_a_student_adds_the_term_while_its_teacher_has_a_word(linear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replication.training.student.is_linear", lambda *_: linear)
+    monkeypatch.setattr("replication.training.student.scaling_of", lambda *_: PLAIN if linear else None)
     scale = load_scale("smoke")
     model = build(scale.role("300M"), CLASSES, 8, 0, seed=0)
     recipe = parse({**COSINE, "schedule": {"name": "TwoStage", "omega": 0.6, "until": 0.5}})

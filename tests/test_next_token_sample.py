@@ -31,7 +31,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """A teacher whose logits are known: [5, LENGTH, CLASSES + 2], two of them of no token. Returns the logits."""
     logits_BLV = 3 * torch.randn(5, LENGTH, CLASSES + 2, generator=torch.Generator().manual_seed(0))
 
-    def teacher(input_ids: torch.Tensor) -> SimpleNamespace:
+    def teacher(input_ids: torch.Tensor, use_cache: bool) -> SimpleNamespace:
         assert input_ids.shape == (len(input_ids), LENGTH)
         return SimpleNamespace(logits=logits_BLV[input_ids[:, 0]])
 

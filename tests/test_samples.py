@@ -93,7 +93,7 @@ def test_scores_are_the_mean_entropies_of_the_student_before_its_first_step(
     place: tuple[Path, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear: bool
 ) -> None:
     if not linear:
-        monkeypatch.setattr("replication.training.student.is_linear", lambda *_: False)
+        monkeypatch.setattr("replication.training.student.scaling_of", lambda *_: None)
     folder, machine = place
     run = run_of(folder, {"target": "OneHot", "samples": TOP})
     data, found = scored_data(run, replace(machine, artifacts=tmp_path))

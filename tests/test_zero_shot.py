@@ -35,6 +35,7 @@ from replication.planning.plan import plan
 from replication.probes import speculative
 from replication.probes.module import refuse_unready
 from replication.training.loop import train
+from tests.families import FAMILIES
 from tests.small import write_scale, write_text
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -263,6 +264,23 @@ def test_answers_longer_than_the_student_reads_are_scored_whole(student: Tool) -
     assert [nats for nats, _ in found] == pytest.approx([nats for nats, _, _ in expected], rel=1e-5)
     assert [greedy for _, greedy in found] == [greedy for _, greedy, _ in expected]
     assert harness.cut == set(asked[1:]) and len(student[1].encode(asked[4][1])) > REACH
+
+
+@pytest.mark.parametrize(("name", "reach"), [("Mamba", 2048), ("MPT", 64), ("Gemma 3, that also sees", 64)])
+def test_families_that_call_their_reach_otherwise_are_scored(name: str, reach: int, student: Tool) -> None:
+    from lm_eval.api.instance import Instance
+
+    family = next(each for each in FAMILIES if each.name == name)
+    text = family.settings.get("text_config", {})
+    model = family.model(**({"text_config": {**text, "vocab_size": 320}} if text else {"vocab_size": 320})).eval()
+    harness = reader(model, student[1], autocast=False)
+    prompt, answer = sentence(0, 5), f" {sentence(1, 3)}"
+    ((nats, _),) = harness.loglikelihood([Instance("loglikelihood", {}, (prompt, answer), 0)])
+    before, ids = (torch.tensor(student[1].encode(words)) for words in (prompt, prompt + answer))
+    with torch.no_grad():
+        log_NV = model(input_ids=ids[None, :-1]).logits[0, len(before) - 1 :].log_softmax(-1)
+    assert nats == pytest.approx(float(log_NV.gather(1, ids[len(before) :, None]).sum()), rel=1e-5)
+    assert harness.max_length == reach
 
 
 def test_few_shot_and_written_answers(student: Tool, folder: Path, artifacts: Path) -> None:

@@ -91,6 +91,7 @@ def shape_of_model(model: Any) -> Shape:
     head = model.get_output_embeddings().weight.numel()
     looked_up = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}
     inside = [weight for weight in model.base_model.parameters() if weight.dim() == 2 and id(weight) not in looked_up]
+    text = model.config.get_text_config(decoder=True)
     return Shape(
         parameters=sum(weight.numel() for weight in model.parameters()),
         matrices=sum(weight.numel() for weight in inside) + head,

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 from replication.axes.targets.base import precise
 from replication.data.packing import Packing
 from replication.evaluate.calibration import Calibration, Mean, brier
+from replication.fused.head import Scaling
 from replication.fused.loss import chunks, in_cache
 from replication.machine.device import Machine
-from replication.model.decoder import head_of, hidden_of, is_linear, logits_of
+from replication.model.decoder import logits_of
+from replication.model.output_head import head_of, hidden_of, scaling_of
 
 BATCH = 16  # sequences
 SPANS = 16  # of positions, since what a model knows depends on how much it has read
@@ -85,13 +87,13 @@ class Tally:
 class Predicted:
     """A model's logits at the N positions of a batch, made for a slice of them at a time.
 
-    Where the model is more than hidden states and a linear head they are made at once.
+    Where they are no products of hidden states and a head they are made at once.
     """
 
-    def __init__(self, model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int, linear: bool) -> None:
-        made = hidden_of(model, tokens_BL) if linear else logits_of(model, tokens_BL, vocabulary)
+    def __init__(self, model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int, scaling: Scaling | None) -> None:
+        made = logits_of(model, tokens_BL, vocabulary) if scaling is None else hidden_of(model, tokens_BL)
         self.made_NX = made.flatten(0, 1)
-        self.head = head_of(model, vocabulary) if linear else None
+        self.head = None if scaling is None else head_of(model, vocabulary, scaling)
 
     def logits(self, rows: slice) -> Tensor:
         return self.made_NX[rows] if self.head is None else self.head(self.made_NX[rows])
@@ -139,10 +141,10 @@ def tallied(
     """What the first `sequences` held-out rows say; a student that is being trained goes on with that afterwards."""
     was_training = student.training
     models = [student.eval(), *([] if teacher is None else [teacher])]
-    linear = [is_linear(model, vocabulary) for model in models]
-    at_once = BATCH if all(linear) else 1
+    scalings = [scaling_of(model, vocabulary) for model in models]
+    at_once = 1 if None in scalings else BATCH
     total, length = min(sequences, len(held_out)), held_out.length
-    spans = min(SPANS, length)
+    spans, pairs = min(SPANS, length), list(zip(models, scalings, strict=True))
     tally = Tally(total, spans)
     for start in range(0, total, at_once):
         indices_B = np.arange(start, min(start + at_once, total))
@@ -150,7 +152,7 @@ def tallied(
         labels_N = rows[:, 1:].flatten()
         place_N = torch.arange(len(labels_N), device=machine.device)
         with machine.precision():
-            predicted = [Predicted(model, rows[:, :-1], vocabulary, linear[i]) for i, model in enumerate(models)]
+            predicted = [Predicted(model, rows[:, :-1], vocabulary, scaling) for model, scaling in pairs]
             for chunk in chunks(len(labels_N), vocabulary, 1, machine.device, torch.float32):
                 for parts in zip(*(in_cache(one.logits(chunk)) for one in predicted), strict=True):
                     place_R = place_N[chunk][parts[0][0]]

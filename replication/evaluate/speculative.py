@@ -74,7 +74,7 @@ def decode(teacher: PreTrainedModel, student: PreTrainedModel, prompts_SL: Tenso
     At temperature 1 from the whole distributions, past any end of text. ValueError for models of different widths and
     where the prompts run out before.
     """
-    wide, narrow = teacher.config.vocab_size, student.config.vocab_size
+    wide, narrow = (model.config.get_text_config(decoder=True).vocab_size for model in (teacher, student))
     if wide != narrow:
         raise ValueError(f"Speculative decoding needs equal classes: the teacher has {wide}, the student {narrow}.")
     settings = GenerationConfig(

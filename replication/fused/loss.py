@@ -26,7 +26,7 @@ from replication.axes.signals import SIGNALS, Signals, ask_student, ask_target
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, precise
 from replication.axes.targets.drawing import Randomness, refuse_broken
 from replication.fused.gradients import Weights, rule_for
-from replication.fused.head import Head, Rows, TeacherStates
+from replication.fused.head import PLAIN, Head, Rows, Scaling, TeacherStates
 from replication.fused.products import Logits, Products, sums
 
 Target = AnyTarget | TeacherStates
@@ -65,6 +65,7 @@ def fused_loss(
         scale_N=weight_N.to(sums(hidden_BLD.dtype)) / len(weight_N),
         divergence=divergence,
         weights=Weights(kd_weight, ce_weight),
+        scaling=head.scaling,
         # a divergence that looks at whole sequences is given all of their positions
         everywhere=(isinstance(positions, AllPositions) and mask_BL is None) or divergence.whole_sequence,
     )
@@ -91,6 +92,8 @@ def fused_signals_of(
             else:
                 blocks = in_cache(products.logits(hidden_ND[chunk].to(precision)))
             for block, logits_RV in blocks:
+                if products is not None:
+                    head.scaling.apply_(logits_RV)
                 seen = logits_RV, None if known is None else known.rows(block), labels_N[chunk][block]
                 for name, parts in found.items():
                     parts.append(SIGNALS[name](*seen))
@@ -106,6 +109,7 @@ class Work:
     scale_N: Tensor
     divergence: Divergence
     weights: Weights
+    scaling: Scaling
     everywhere: bool
 
     def parts(self, classes: int, precision: torch.dtype, first: int) -> Iterator[tuple[Rows, Part]]:
@@ -133,7 +137,8 @@ class Work:
             return partial(of_rows, target)
         head, hidden_ND, exponent = target.head, target.hidden_ND, target.exponent
         products = Products(head.weight_VD, head.bias_V, hidden_ND.dtype)
-        return lambda rows, sequences: TeacherLogits(products.logits(hidden_ND[rows]), exponent, sequences)
+        apply_ = head.scaling.apply_
+        return lambda rows, sequences: TeacherLogits(apply_(products.logits(hidden_ND[rows])), exponent, sequences)
 
 
 @dataclass(frozen=True)
@@ -207,9 +212,12 @@ def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Te
     whole = work.divergence.whole_sequence
     loss = scale_M.new_zeros((), dtype=torch.float64)
     for block, logits_RV in in_cache(logits, whole):
+        slope = work.scaling.slope(work.scaling.apply_(logits_RV))
         scale_R = scale_M[block].to(logits_RV)
         part = of_rows(target, block, target.sequences if whole else 1)
         loss_R = rule(logits_RV, part, labels_M[block], work.weights, scale_R)
+        if work.scaling != PLAIN:
+            logits_RV.mul_(slope)
         loss += torch.where(scale_R == 0, 0.0, loss_R * scale_R).sum(dtype=torch.float64)
         put_back(logits, block, logits_RV)
     return loss

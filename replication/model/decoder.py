@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config
 
 from replication.data.text_files import first_line
 from replication.experiment.scale import Role
-from replication.fused.head import Head
 from replication.machine.hub import located
+from replication.model.soundness import (
+    quiet_transformers,
+    refuse_adapter,
+    refuse_incomplete,
+    refuse_quantised,
+    refuse_unfit,
+)
 
 CONFIGURATIONS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 # settings that change no logit: where the model came from, what is kept beside the logits, which tokens end a text
@@ -48,14 +55,37 @@ def configured(role: Role, vocabulary: int, length: int, end_of_text: int) -> Pr
 
 
 def load(name_or_path: str | Path) -> PreTrainedModel:
-    """A Hugging Face causal LM by name or path. ValueError, one line, if it cannot be had."""
-    place = located(name_or_path)
+    """A Hugging Face causal LM by name or path. ValueError, one line, if it cannot be had, or is not what it seems.
+
+    Nothing else loads weights: transformers fills in random ones, in silence, where a checkpoint lacks some.
+    """
+    name = str(name_or_path)
+    place = located(name)
+    refuse_adapter(place)
+    config = had(name, lambda: AutoConfig.from_pretrained(place, trust_remote_code=False))
+    refuse_quantised(name, config)
+    with quiet_transformers():  # whose report is told below, in one line
+        model, report = had(
+            name,
+            lambda: AutoModelForCausalLM.from_pretrained(
+                place,
+                config=config,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=False,
+            ),
+        )
+    refuse_incomplete(name, report)
+    refuse_unfit(name, model)
+    return model
+
+
+def had(name: str, read: Callable[[], Any]) -> Any:
     try:
-        return AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False)
-    except Exception as error:  # transformers, safetensors and the hub raise many kinds; each is the user's to repair
-        reason = first_line(error)
+        return read()
+    except Exception as error:  # transformers and the hub raise many kinds; each is the user's to repair
         raise ValueError(
-            f"Cannot load the model {str(name_or_path)!r}: {reason}. Give a role of the scale, a folder written by "
+            f"Cannot load the model {name!r}: {first_line(error)}. Give a role of the scale, a folder written by "
             "save_pretrained, or a Hugging Face name that this machine can reach."
         ) from None
 
@@ -112,45 +142,10 @@ def parameters(model: PreTrainedModel) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def hidden_of(model: PreTrainedModel, tokens_BL: Tensor) -> Tensor:
-    """[B, L, D] states before the output head."""
-    return model.base_model(input_ids=tokens_BL, use_cache=False).last_hidden_state
-
-
-def head_of(model: PreTrainedModel, vocabulary: int) -> Head:
-    """The output head over exactly the tokenizer's classes; for models whose head `is_linear`."""
-    linear = model.get_output_embeddings()
-    bias_V = getattr(linear, "bias", None)
-    if len(linear.weight) == vocabulary:
-        return Head(linear.weight, bias_V)
-    return Head(linear.weight[:vocabulary], None if bias_V is None else bias_V[:vocabulary])
-
-
-@torch.no_grad()
-def is_linear(model: PreTrainedModel, vocabulary: int) -> bool:
-    """Whether the logits are the head times the hidden states and nothing else; found by looking, not by names.
-
-    Some families cap or scale their logits, or project the states first: those are trained from their logits.
-    """
-    if not isinstance(model.get_output_embeddings(), nn.Linear):
-        return False
-    device = next(model.parameters()).device
-    tokens_BL = torch.arange(min(16, vocabulary), device=device)[None]
-    was_training = model.training
-    model.eval()
-    try:
-        logits_BLV = to_width(model(input_ids=tokens_BL).logits, vocabulary, model.name_or_path)
-        hidden_BLD = hidden_of(model, tokens_BL)
-        if hidden_BLD.shape[-1] != model.get_output_embeddings().weight.shape[1]:
-            return False
-        return torch.allclose(head_of(model, vocabulary)(hidden_BLD), logits_BLV, rtol=1e-3, atol=1e-3)
-    finally:
-        model.train(was_training)
-
-
 def logits_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> Tensor:
     """[B, L, V] logits over exactly the tokenizer's classes, in the precision of the surrounding autocast."""
-    return to_width(model(input_ids=tokens_BL).logits, vocabulary, model.name_or_path or type(model).__name__)
+    found = model(input_ids=tokens_BL, use_cache=False)
+    return to_width(found.logits, vocabulary, model.name_or_path or type(model).__name__)
 
 
 def logits_and_hidden_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from replication.planning.estimate_table import count, si
 from replication.planning.past_runs import Past
 from replication.planning.plan import Plan
 from replication.records.record import record_of
-from replication.training.before import Seen, fingerprint_at, named, open_student, refusals, specials_at
+from replication.training.before import Seen, fingerprint_at, named, open_models, refusals, specials_at
 
 Told = tuple[str, str]  # a word, and what is to be said of it
 
@@ -34,7 +34,7 @@ def refuse(runs: Iterable[Run], machine: Machine, here: bool = True) -> None:
         if here:
             for line in refusals_here(run, machine):
                 raise ValueError(line)
-            open_student(run)
+            open_models(run)
 
 
 def refusals_here(run: Run, machine: Machine) -> Iterator[str]:

@@ -38,7 +38,7 @@ def gradients(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float],
     folder = model_folder(student_run, machine)
     if not (folder / "config.json").exists():
         raise ValueError(f"The FullKD student {student_run.id} is not trained yet: run it first.")
-    student = load(folder).to(machine.device).train()
+    student = load(folder).to(machine.device).eval()  # a dropout would be another for each target
     seen = student_run.steps * student_run.role.optimiser.batch
     rows_S = (seen + np.arange(run.scale.probe_sequences)) % len(data.train)
     weights = list(student.parameters())

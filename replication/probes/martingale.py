@@ -17,6 +17,7 @@ from replication.cost.flops import Cost, Work
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.decoder import logits_of, precise_weights
+from replication.model.reach import reach_of
 from replication.probes.completions import Completions
 from replication.seeds import generator, seed_for
 from replication.training.run_data import Data
@@ -49,7 +50,7 @@ def martingale(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float]
     Raises ValueError where teacher or student is not trained yet, or no length fits.
     """
     oracle, student = precise_weights(teacher_for(run, machine)), trained(run, machine)
-    reach = min(run.length, oracle.config.max_position_embeddings)
+    reach = min(run.length, reach_of(oracle.config) or run.length)
     lengths = {word: length for word in LENGTHS if (length := run.scale.length(word)) <= reach}
     if not lengths:
         raise ValueError(f"No length of {run.recipe.probe!r} fits in {reach} tokens, all that {run.id} reads.")

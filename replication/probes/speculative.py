@@ -11,6 +11,8 @@ from replication.evaluate.speculative import decode
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.decoder import precise_weights
+from replication.model.reach import reach_of
+from replication.model.trainable import cut_to
 from replication.seeds import seed_for
 from replication.training.run_data import Data
 from replication.training.weights import teacher_for, trained
@@ -32,8 +34,10 @@ def speculative(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float
     Held-out rows are continued from their first quarter, at temperature 1. In float32. ValueError where teacher or
     student is not trained yet.
     """
-    teacher, student = precise_weights(teacher_for(run, machine)), trained(run, machine)
-    reach = min(run.length, teacher.config.max_position_embeddings)
+    # transformers wants equal classes; those that are no token have no part in the loss, and none here
+    teacher = cut_to(precise_weights(teacher_for(run, machine)), data.tokenizer.vocabulary)
+    student = trained(run, machine)
+    reach = min(run.length, reach_of(teacher.config) or run.length)
     prompt = max(1, reach // 4)
     rows = torch.from_numpy(data.validation.rows(np.arange(min(len(data.validation), DRAFTS))))
     with torch.random.fork_rng():

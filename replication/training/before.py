@@ -26,6 +26,7 @@ from replication.experiment.suggestion import suggestion
 from replication.model.decoder import configured, fingerprint, load
 from replication.model.initialise import refuse_misfit
 from replication.model.outline import Outline, outline
+from replication.model.trainable import trainable
 
 
 @dataclass(frozen=True)
@@ -182,10 +183,14 @@ def refusals(run: Run, checks: tuple[Check, ...] = CHECKS) -> Iterator[str]:
             yield line
 
 
-def open_student(run: Run) -> None:
-    """Reads the weights of a student from elsewhere. ValueError now for what would be found when a cache is built."""
-    if run.recipe.student not in run.scale.roles and run.start is None:
-        load(run.recipe.student)
+def open_models(run: Run) -> None:
+    """Reads the weights of models from elsewhere. ValueError now for what would be found when a cache is built."""
+    seen = Seen(run)
+    if seen.student is not None and run.start is None:
+        tokens = seen.tokenizer
+        trainable(load(run.recipe.student), seen.student.classes if tokens is None else tokens.vocabulary)
+    if seen.teacher is not None:
+        load(run.recipe.teacher)
 
 
 def fingerprint_at(name: str) -> str:

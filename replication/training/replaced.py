@@ -23,11 +23,12 @@ from replication.machine.device import Machine
 from replication.machine.files import set_aside
 from replication.machine.notes import note
 from replication.machine.remembered import remembered
-from replication.model.decoder import fingerprint, first_fingerprint, load, precise_weights
+from replication.model.decoder import fingerprint, first_fingerprint, load
+from replication.model.trainable import trainable
 from replication.records.numerics import SHARED
 from replication.records.record import Record, record_of
 from replication.training.needs import Need
-from replication.training.reading import opened
+from replication.training.reading import opened, tokenizer_of
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
 from replication.training.weights import model_folder
@@ -161,7 +162,15 @@ def start_now(run: Run, look: Look) -> str | None:
     if not places:
         return None
     place = places[-1]
-    return look.known(f"start {place}", lambda: files_at(place), lambda: fingerprint(precise_weights(load(place))))
+
+    def find() -> str:
+        corpus = open_corpus(run.scale.corpus_of(run.recipe.text))
+        tokenizer = tokenizer_of(run, corpus, look.machine.artifacts / "text")
+        return fingerprint(trainable(load(place), tokenizer.vocabulary))  # as `weights.starting_point` makes it
+
+    with suppress(ValueError):  # of a tokenizer that fits no more, which is said, or of weights that cannot be read
+        return look.known(f"start {place} for {run.tokenizer}", lambda: files_at(place), find)
+    return None
 
 
 def cache_now(run: Run, look: Look) -> str | None:

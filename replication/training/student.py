@@ -14,11 +14,12 @@ from replication.axes.targets.drawing import Randomness
 from replication.experiment.recipe import Recipe
 from replication.fused.head import TeacherStates
 from replication.fused.loss import fused_loss, fused_signals_of
-from replication.model.decoder import head_of, hidden_of, is_linear, logits_and_hidden_of, logits_of
+from replication.model.decoder import logits_and_hidden_of, logits_of
+from replication.model.output_head import head_of, hidden_of, scaling_of
 
 
 class Student(nn.Module):
-    """`student(tokens, labels, target, progress)` is the recipe's loss; no N x V logits where the head is linear.
+    """`student(tokens, labels, target, progress)` is the recipe's loss; no N x V logits where a head makes them.
 
     `positions` is the recipe's policy or, of one that learns from step to step, its state.
     """
@@ -26,7 +27,7 @@ class Student(nn.Module):
     def __init__(self, model: PreTrainedModel, recipe: Recipe, vocabulary: int) -> None:
         super().__init__()
         self.model, self.recipe, self.vocabulary = model, recipe, vocabulary
-        self.fused = is_linear(model, vocabulary)
+        self.scaling = scaling_of(model, vocabulary)
         self.positions = recipe.positions.begun(next(model.parameters()).device)
 
     def forward(
@@ -40,8 +41,9 @@ class Student(nn.Module):
     ) -> Tensor:
         how = (self.recipe.divergence, self.positions, *self.recipe.schedule(progress), progress, generator)
         compared = not isinstance(self.recipe.hidden, NoHidden) and self.recipe.schedule(progress)[0] > 0
-        if self.fused:
-            states_BLD, head = hidden_of(self.model, tokens_BL), head_of(self.model, self.vocabulary)
+        if self.scaling is not None:
+            head = head_of(self.model, self.vocabulary, self.scaling)
+            states_BLD = hidden_of(self.model, tokens_BL)
             beside_N = self.beside(states_BLD, target) if compared else None
             return fused_loss(states_BLD, head, labels_BL, target, *how, beside_N, mask_BL)
         whole = target.whole() if isinstance(target, TeacherStates) else target
@@ -64,7 +66,8 @@ class Student(nn.Module):
     def signals(self, wanted: tuple[str, ...], tokens_BL: Tensor, labels_BL: Tensor) -> Signals:
         """Those that look at the student's logits, as it stands."""
         nothing = one_hot(labels_BL.flatten())
-        if self.fused:
-            states_BLD, head = hidden_of(self.model, tokens_BL), head_of(self.model, self.vocabulary)
+        if self.scaling is not None:
+            head = head_of(self.model, self.vocabulary, self.scaling)
+            states_BLD = hidden_of(self.model, tokens_BL)
             return fused_signals_of(wanted, states_BLD, head, labels_BL, nothing)
         return signals_of(wanted, logits_of(self.model, tokens_BL, self.vocabulary), labels_BL, nothing)

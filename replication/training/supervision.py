@@ -25,7 +25,8 @@ from replication.data.packed_conversations import Conversations
 from replication.data.packing import Packing, positions_in
 from replication.fused.head import Head, TeacherStates
 from replication.machine.device import Machine
-from replication.model.decoder import head_of, hidden_of, is_linear, logits_of
+from replication.model.decoder import logits_of
+from replication.model.output_head import head_of, hidden_of, scaling_of
 from replication.seeds import generator
 
 Stored = tuple[np.ndarray, np.ndarray]  # ids_BLK, weights_BLK
@@ -193,12 +194,14 @@ def from_teacher(
     teacher: PreTrainedModel, target: Target, vocabulary: int, seed: int, sequences: int, machine: Machine
 ) -> Supervision:
     """Beside the student, in the way that holds least."""
-    if not isinstance(target, Full) or not is_linear(teacher, vocabulary):
+    scaling = scaling_of(teacher, vocabulary) if isinstance(target, Full) else None
+    if not isinstance(target, Full) or scaling is None:
         return FromTeacher(teacher, target, vocabulary, seed, sequences, machine)
-    head = head_of(teacher, vocabulary)
+    head = head_of(teacher, vocabulary, scaling)
     precision = torch.bfloat16 if machine.autocast else head.weight_VD.dtype
     bias_V = None if head.bias_V is None else head.bias_V.detach().to(precision)
-    return FromTeacherStates(teacher, Head(head.weight_VD.detach().to(precision), bias_V), target.exponent, machine)
+    head = Head(head.weight_VD.detach().to(precision), bias_V, scaling)
+    return FromTeacherStates(teacher, head, target.exponent, machine)
 
 
 def drawn(target: Target, logits_BLV: Tensor, labels_BL: Tensor, indices_B: np.ndarray, seed: int) -> AnyTarget:

@@ -20,6 +20,7 @@ from replication.machine.device import Machine
 from replication.machine.processes import replicated, sharded, synchronised, whole
 from replication.model.checkpoint import weights_of
 from replication.model.decoder import compile_layers, fingerprint, layers_of
+from replication.seeds import seed_for
 from replication.training.inputs import inputs_of_text
 from replication.training.monitor import standing
 from replication.training.needs import Need
@@ -122,7 +123,7 @@ class Training:
             given = supervision(rows_B, self.draws(epochs_B), posed.tokens_BL, posed.labels_BL)
             batch, streams = replace(given, mask_BL=posed.mask_BL), self.policy_streams(rows_B)
             with synchronised(self.student, last=number == len(micro_batches)):
-                with self.machine.precision():
+                with self.machine.precision(), self.chance(number):
                     trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, streams, batch.mask_BL
                     loss = self.student(*trained) / len(micro_batches)
                 loss.backward()
@@ -147,6 +148,17 @@ class Training:
         else:
             model = self.model
         return standing(model, self.run, self.data, self.machine)
+
+    @contextmanager
+    def chance(self, part: int) -> Iterator[None]:
+        """The global generators, which dropout and its like draw from, as this part of this step finds them.
+
+        Whatever drew before: so two runs are one, and one that goes on from a checkpoint is the one never stopped.
+        """
+        device, world = self.machine.device, self.machine.world
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed_for(self.run.seed, "chance", self.step, world.rank, part))
+            yield
 
     def policy_streams(self, rows_B: np.ndarray) -> Streams | None:
         """The random streams of a policy that draws: a step's, each row's own, so that no split of a batch matters."""

@@ -11,6 +11,7 @@ from replication.experiment.run import Run, student_of
 from replication.machine.device import Machine
 from replication.model.decoder import build, load, precise_weights
 from replication.model.initialise import from_teacher_layers
+from replication.model.trainable import trainable
 from replication.seeds import seed_for
 from replication.training.run_data import Data
 
@@ -34,13 +35,14 @@ def model_folder(run: Run, machine: Machine) -> Path:
 def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
     """The student before its first step; under one seed every method starts from the same weights.
 
-    In float32, whatever its teacher or checkpoint holds. ValueError where those are not there, or do not fit.
+    In float32, whatever its teacher or checkpoint holds, and without classes that are no token. ValueError where those
+    are not there, or do not fit.
     """
     if run.start is not None:
         folder = model_folder(run.start, machine)
         if not (folder / "config.json").exists():
             raise ValueError(f"Run {run.start.id}, from which {run.id} goes on, is not trained yet: run it first.")
-        return precise_weights(load(folder)).train()
+        return trainable(load(folder), data.tokenizer.vocabulary)
     if run.recipe.student in run.scale.roles:
         seed = seed_for(run.seed, "init") % 2**63
         fresh = build(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed).train()
@@ -53,7 +55,7 @@ def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
             f"Initial FromTeacherLayers and student {run.recipe.student!r}, a checkpoint, both say where the student "
             "begins: give a role of the scale as student, or leave initial out."
         )
-    return precise_weights(load(run.recipe.student)).train()
+    return trainable(load(run.recipe.student), data.tokenizer.vocabulary)
 
 
 def trained(run: Run, machine: Machine) -> PreTrainedModel:

@@ -17,6 +17,7 @@ from replication.data.tokenizer import Tokenizer
 from replication.evaluate.judged.questions import Question
 from replication.machine.files import replace_text
 from replication.model.decoder import fingerprint
+from replication.model.reach import reach_of
 from replication.seeds import seed_for
 
 SEEDS = 5  # answers to each question (RS-KD App. E.3)
@@ -72,7 +73,7 @@ def complete(line: str) -> bool:
 @torch.inference_mode()
 def answered(student: PreTrainedModel, tokenizer: Tokenizer, asked: Sequence[Question], first: int) -> list[Answer]:
     """From the whole distribution. An answer gets at most half of what the model reads, its prompt the rest."""
-    reach = student.config.max_position_embeddings
+    reach = reach_of(student.config) or 2 * LONGEST
     new = min(LONGEST, reach // 2)
     prompts = [
         torch.from_numpy(ids)

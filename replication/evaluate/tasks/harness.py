@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from replication.model.reach import reach_of
+
+UNLIMITED = 2048  # tokens at once of a model that reads any number, as in the harness
 LOGITS = {"cpu": 2**26, "cuda": 2**31}  # bytes of the logits of one batch
 
 
@@ -47,12 +50,13 @@ def reader(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, autocast:
                     self.cut.add((prompt,))
             return super().generate_until(requests, *args, **kwargs)
 
-    reach = int(model.config.max_position_embeddings)
+    reach = reach_of(model.config) or UNLIMITED
+    classes = model.config.get_text_config(decoder=True).vocab_size
     return Reader(
         pretrained=model,
         tokenizer=tokenizer,
         max_length=reach,
-        batch_size=max(1, min(64, LOGITS[model.device.type] // (4 * reach * model.config.vocab_size))),
+        batch_size=max(1, min(64, LOGITS[model.device.type] // (4 * reach * classes))),
         mixed_precision_dtype=torch.bfloat16 if autocast else None,
         softmax_dtype=torch.float32,  # a bf16 softmax loses its tail
     )
