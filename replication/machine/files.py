@@ -64,10 +64,26 @@ def beside(path: Path) -> Path:
 
 @contextmanager
 def flushed(path: Path) -> Iterator[BinaryIO]:
-    with open(path, "wb") as file:
+    with open(path, "wb") as file, naming(path):
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def append(path: Path, line: str) -> None:
+    with open(path, "a") as file, naming(path):
+        file.write(line)
+        file.flush()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A disk that is full while it is written to says so without the name of the file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def remove(path: Path) -> None:

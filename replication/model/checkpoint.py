@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -35,7 +39,7 @@ def save(
         shutil.rmtree(draft, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     world.wait()
-    with alone_is_meant():
+    with alone_is_meant(), as_it_was(folder):
         dcp.save(state_of(student, optimiser, learnt), checkpoint_id=draft)
     world.wait()
     if world.first:
@@ -55,8 +59,15 @@ def restore(folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer, 
     if not found:
         return 0
     state = state_of(student, optimiser, learnt)
-    with alone_is_meant():
-        dcp.load(state, checkpoint_id=found[-1])
+    try:
+        with alone_is_meant(), as_it_was(folder):
+            dcp.load(state, checkpoint_id=found[-1])
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+        words = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"The checkpoint {found[-1]} cannot be read ({words}). Delete it: the run goes on from the one before, or "
+            "begins again."
+        ) from error
     set_state_dict(student, optimiser, model_state_dict=state["student"], optim_state_dict=state["optimiser"])
     return int(found[-1].name)
 
@@ -81,6 +92,22 @@ def state_of(student: nn.Module, optimiser: torch.optim.Optimizer, learnt: Learn
 
 
 @contextmanager
+def as_it_was(folder: Path) -> Iterator[None]:
+    """What torch's and Rust's writers met with, as itself: Ctrl-C a KeyboardInterrupt, a full disk an OSError."""
+    try:
+        yield
+    except (CheckpointException, Exception) as error:
+        met: BaseException = error
+        while isinstance(met, CheckpointException):
+            met = next(inner for inner, _ in met.failures.values())
+        if number := re.search(r"(?:Errno |os error |code: )([0-9]+)", str(met)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
+        if met is error:
+            raise
+        raise met from error
+
+
+@contextmanager
 def alone_is_meant() -> Iterator[None]:
     """One process saves by itself; torch warns that it might have been meant otherwise."""
     with warnings.catch_warnings():
@@ -91,7 +118,8 @@ def alone_is_meant() -> Iterator[None]:
 def publish(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     """A checkpoint that AutoModelForCausalLM and AutoTokenizer load, complete or not there at all."""
     draft = folder.with_name(folder.name + ".draft")
-    model.save_pretrained(draft)
-    tokenizer.save(draft)
+    with as_it_was(folder):
+        model.save_pretrained(draft)
+        tokenizer.save(draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

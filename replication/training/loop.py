@@ -20,7 +20,7 @@ from replication.model.checkpoint import publish, remove, restore, save, weights
 from replication.model.decoder import parameters
 from replication.records.numerics import numerics_of
 from replication.records.provenance import provenance
-from replication.records.record import EVALUATIONS, Record, record_of
+from replication.records.record import EVALUATIONS, STEPS, Record, record_of
 from replication.training.monitor import by_step, watched_steps
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
@@ -28,6 +28,11 @@ from replication.training.training import Training, cached_classes
 from replication.training.weights import model_folder, starting_point, teacher_for
 
 FIRST = 8  # steps that are logged each: what `make replay` compares
+
+
+def logged_steps(run: Run) -> frozenset[int]:
+    every = range(run.scale.log_every, run.steps + 1, run.scale.log_every)
+    return frozenset({*range(1, min(FIRST, run.steps) + 1), *every, run.steps})
 
 
 def train(run: Run, machine: Machine) -> Record:
@@ -43,9 +48,10 @@ def train(run: Run, machine: Machine) -> Record:
         data = scored(run, data_for(run, machine.artifacts), machine)
     teacher = None if run.recipe.teacher == "none" else teacher_for(run, machine)
     training = Training(run, data, teacher, machine)
-    if world.first:
-        open_record(record, run, data, training.inputs, machine)
     place = machine.artifacts / run.scale.name / "checkpoints" / run.id
+    if world.first and open_record(record, run, data, training.inputs, machine):
+        remove(place)  # a deleted record's: of what it had read nobody knows any more
+    world.wait()
     speed = learn(training, record, place)
     if speed is None:
         if world.first:
@@ -67,9 +73,10 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
     """All steps that are left, logged, with checkpoints in `place`: tokens a second; None where the loss diverged."""
     run, world = training.run, training.machine.world
     began = training.step = restore(place, training.student, training.optimiser, training.learnt)
+    logged, watched = logged_steps(run), watched_steps(run)
     if world.first:
-        record.resume_at(began)
-    clock, watched = time.perf_counter(), watched_steps(run)
+        record.resume_at(began, {STEPS: logged, EVALUATIONS: watched})
+    clock = time.perf_counter()
     progress = tqdm(total=run.steps, initial=began, desc=run.id, unit="step", mininterval=2.0, disable=not world.first)
     with training.reading_ahead(), progress:
         while training.step < run.steps:
@@ -77,7 +84,7 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
             step, tokens = training.step, training.step * training.tokens
             finite = math.isfinite(nats) and math.isfinite(gradient_norm)
             progress.update()
-            if world.first and (step <= FIRST or step % run.scale.log_every == 0 or step == run.steps or not finite):
+            if world.first and (step in logged or not finite):
                 record.log(
                     step=step,
                     tokens=tokens,
@@ -93,6 +100,8 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
                 if world.first:
                     record.log(EVALUATIONS, step=step, tokens=tokens, **found)
             if step % run.scale.checkpoint_every == 0:
+                if world.first:
+                    record.flush()
                 save(place, step, training.student, training.optimiser, training.learnt, world)
     return (training.step - began) * training.tokens / max(time.perf_counter() - clock, 1e-9)
 
@@ -116,10 +125,13 @@ def measured(
 
 def open_record(
     record: Record, run: Run, data: Data, inputs: dict[str, str], machine: Machine, probe: ModuleType | None = None
-) -> None:
-    """Begin the record of a run that reads text; `probe` is the module that measures, None of a training."""
+) -> bool:
+    """Begin the record of a run that reads text, or go on with it; whether it is new.
+
+    `probe` is the module that measures, None of a training.
+    """
     batch = run.role.optimiser.batch // machine.world.size
-    record.open(
+    return record.open(
         {
             **provenance(),
             "run_id": run.id,
