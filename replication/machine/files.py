@@ -64,16 +64,15 @@ def beside(path: Path) -> Path:
 
 @contextmanager
 def flushed(path: Path) -> Iterator[BinaryIO]:
-    with open(path, "wb") as file, naming(path):
+    with naming(path), open(path, "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
 
 
 def append(path: Path, line: str) -> None:
-    with open(path, "a") as file, naming(path):
+    with naming(path), open(path, "a") as file:
         file.write(line)
-        file.flush()
 
 
 @contextmanager

@@ -98,13 +98,24 @@ def as_it_was(folder: Path) -> Iterator[None]:
         yield
     except (CheckpointException, Exception) as error:
         met: BaseException = error
-        while isinstance(met, CheckpointException):
-            met = next(inner for inner, _ in met.failures.values())
-        if number := re.search(r"(?:Errno |os error |code: )([0-9]+)", str(met)):
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
+        if isinstance(error, CheckpointException):
+            met = next(inner for inner, _ in error.failures.values())
+        if number := system_error(met):
+            raise OSError(number, os.strerror(number), str(folder)) from error
         if met is error:
             raise
         raise met from error
+
+
+def system_error(error: BaseException | None) -> int:
+    """The number of what the system refused, wherever it stands in a chain of errors or in their words; else 0."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if said := re.search(r"(?:os error |code: )([0-9]+)", str(error)):
+            return int(said[1])
+        error = error.__cause__ or error.__context__
+    return 0
 
 
 @contextmanager

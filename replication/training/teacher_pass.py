@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from replication.axes.targets.base import SparseTarget, Target
 from replication.cache.crew import spare_workers
-from replication.cache.manifest import FILE, Compression
+from replication.cache.manifest import FILE, UNFINISHED, Compression
 from replication.cache.mend import make_way
 from replication.cache.part import WHOLE, Part
 from replication.cache.writer import BATCH, SHARD, Writer
@@ -48,7 +48,7 @@ def build(
     by_folder = {need.folder(machine): need for need in needs}
     groups: dict[str, dict[Path, Need]] = {}
     for folder, need in by_folder.items():
-        if finished or not (folder / FILE).exists():
+        if finished or not (folder / FILE).exists() or (folder / UNFINISHED).exists():
             groups.setdefault(json.dumps(need.identity, sort_keys=True), {})[folder] = need
     for group in groups.values():
         teacher_pass(group, machine, part, compression)
