@@ -140,7 +140,7 @@ def test_a_plan_that_goes_while_it_is_locked_is_looked_at_again(
         lock = real(path, alone)
         for file in (tmp_path / "finished").iterdir():
             shutil.copy(file, tmp_path / "parts")
-        path.unlink()
+        ownership.settle(path.parent)
         return lock
 
     monkeypatch.setattr(ownership, "locked", overtaken)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -301,15 +302,20 @@ def test_a_full_disk_at_every_stage(small: Place, disk: Path, monkeypatch: pytes
     at(place.machine, monkeypatch)
     for stage in STAGES:
         with monkeypatch.context() as patched:
-            left = before(patched, stage, lambda: ballast.write_bytes(bytes(shutil.disk_usage(disk).free)))
+            left = before(patched, stage, lambda: fill_up(ballast))
             assert place.a_run == 2, stage
         said = last_line(capfd)
-        assert left[0] <= 0 and shutil.disk_usage(disk).free == 0, stage
+        assert left[0] <= 0, stage
         assert re.search("disk (is )?full.*free some space and run the same command again", said, re.I), (stage, said)
         assert str(disk) in said and not list(disk.rglob("*.tmp")), (stage, said)
         ballast.unlink()
     assert place.a_run == 0
     assert place.outcome == small.outcome
+
+
+def fill_up(ballast: Path) -> None:
+    with suppress(OSError):  # a thread may write at the same time
+        ballast.write_bytes(bytes(shutil.disk_usage(ballast.parent).free))
 
 
 def test_results_that_cannot_be_written_are_noticed_first(

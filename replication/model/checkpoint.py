@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -62,7 +61,7 @@ def restore(folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer, 
     try:
         with alone_is_meant(), as_it_was(folder):
             dcp.load(state, checkpoint_id=found[-1])
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+    except Exception as error:  # whatever a file that is not what it was leads to
         words = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"The checkpoint {found[-1]} cannot be read ({words}). Delete it: the run goes on from the one before, or "
