@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while torch loads: nothing to save, and no traceback
 
 from tqdm import tqdm
 
@@ -189,7 +193,7 @@ def refuse_no_room(runs: list[Run], machine: Machine) -> None:
 def by_one(run: Run, machine: Machine) -> None:
     """Execute it. ValueError where another process does: two would write into one record."""
     writes = machine.world.first and not record_of(run, machine).done
-    with alone(machine.artifacts / run.scale.name / "checkpoints" / f"{run.id}.lock") if writes else nullcontext():
+    with alone(machine.artifacts / run.scale.name / "running" / run.id) if writes else nullcontext():
         execute(run, machine)
 
 
@@ -319,4 +323,6 @@ def cache_stats(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -12,6 +12,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ from tests.small import write_scale
 from tests.test_cache import files
 from tests.test_cache_mend import flip
 
+ROOT = Path(__file__).parents[1]
 RECIPE = 'target = { name = "RandomSampling", draws = 12 }\n'
 
 
@@ -263,7 +266,7 @@ def test_ctrl_c_at_every_stage_and_a_clock_that_jumps(
         signal.signal(signal.SIGINT, handler)
     assert place.a_run == 0
     assert place.outcome == small.outcome
-    assert not any(path.suffix in (".tmp", ".lock") for path in place.recipe.parent.rglob("*"))
+    assert not any(path.suffix == ".tmp" or path.parent.name == "running" for path in tmp_path.rglob("*"))
 
 
 def before(monkeypatch: pytest.MonkeyPatch, stage: str, deed: Callable[[], object]) -> list[int]:
@@ -280,6 +283,21 @@ def before(monkeypatch: pytest.MonkeyPatch, stage: str, deed: Callable[[], objec
 
     monkeypatch.setattr(name, doing)
     return left
+
+
+def test_ctrl_c_while_torch_loads(tmp_path: Path) -> None:
+    """Nothing is begun yet: it ends, without a traceback of somebody else's imports."""
+    command = [sys.executable, "-m", "replication", "run", str(tmp_path / "recipe.toml")]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, preexec_fn=default_sigint) as process:
+        while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1] == b"" and process.returncode == -signal.SIGINT
+
+
+def default_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are started to ignore it
 
 
 @pytest.fixture
@@ -351,7 +369,7 @@ def test_results_that_cannot_be_written_are_noticed_first(
 def test_two_processes_at_one_piece_of_work(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: Said) -> None:
     """The second is told of the first; afterwards the same command finds the work done, or goes on."""
     undo(place, cache=True)
-    lock = place.machine.artifacts / "small" / "checkpoints" / f"{place.student.id}.lock"
+    lock = place.machine.artifacts / "small" / "running" / place.student.id
     with alone(lock):
         assert place.a_run == 2
         assert f"Another process is at {place.student.id}; wait for it, or end it." in last_line(capfd)

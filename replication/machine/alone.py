@@ -22,7 +22,7 @@ def alone(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise ValueError(f"Another process is at {path.stem}; wait for it, or end it.") from None
+            raise ValueError(f"Another process is at {path.name}; wait for it, or end it.") from None
         if stands(path, descriptor):
             break
         os.close(descriptor)  # of a block that has ended meanwhile
