@@ -353,17 +353,24 @@ def test_results_that_cannot_be_written_are_noticed_first(
     assert "Read-only file system. Allow it there, or let RESULTS and ARTIFACTS name other folders" in last_line(capfd)
     assert place.run("cache", "build", str(other)) == 2
     assert "Read-only file system" in last_line(capfd)
+    monkeypatch.undo()
+    at(place.machine, monkeypatch)  # folders that can be written
+    assert place.run("run", str(other)) == 0
+
+
+@pytest.mark.parametrize("name", ["RESULTS", "ARTIFACTS"])
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_file_where_a_folder_has_to_be_is_noticed_first(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capfd: Said, name: str, below: str
+) -> None:
+    undo(place)
     file = place.recipe.with_name("file")
     file.touch()
-    for folder in (file, file / "below"):
-        monkeypatch.setenv("RESULTS", str(folder))
-        monkeypatch.setenv("ARTIFACTS", str(place.machine.artifacts))
-        assert place.run("run", str(other)) == 2
-        assert "there is a file where a folder has to be. Move it, or let RESULTS and" in last_line(capfd)
-    monkeypatch.setenv("RESULTS", str(place.machine.results))
-    monkeypatch.undo()
-    at(place.machine, monkeypatch)
-    assert place.run("run", str(other)) == 0  # what was to be done
+    with monkeypatch.context() as patched:
+        patched.setattr("replication.__main__.execute", pytest.fail)
+        patched.setenv(name, str(file / below))
+        assert place.a_run == 2
+    assert "there is a file where a folder has to be. Move it, or let RESULTS and" in last_line(capfd)
 
 
 def test_two_processes_at_one_piece_of_work(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: Said) -> None:
