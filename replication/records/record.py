@@ -37,12 +37,14 @@ class Record:
     def done(self) -> bool:
         return (self.folder / "summary.json").exists()
 
-    def open(self, config: dict[str, Any]) -> bool:
-        """Write config.json, or refuse to continue a record that was begun with other settings; whether it is new."""
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "config.json").exists()
+
+    def open(self, config: dict[str, Any]) -> None:
+        """Write config.json, or refuse to continue a record that was begun with other settings."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "config.json"
-        fresh = not path.exists()
-        if not fresh:
+        if self.begun:
             before, now = self.config, json.loads(json.dumps(config))
             for key, words in BOUND.items():
                 then, new = (each.get("precision", {}) if key == "products" else each for each in (before, now))
@@ -52,8 +54,7 @@ class Record:
                         f"now). Delete {self.folder} to run it again."
                     )
         else:
-            write(path, config)
-        return fresh
+            write(self.folder / "config.json", config)
 
     @property
     def config(self) -> dict[str, Any]:

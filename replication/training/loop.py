@@ -49,8 +49,10 @@ def train(run: Run, machine: Machine) -> Record:
     teacher = None if run.recipe.teacher == "none" else teacher_for(run, machine)
     training = Training(run, data, teacher, machine)
     place = machine.artifacts / run.scale.name / "checkpoints" / run.id
-    if world.first and open_record(record, run, data, training.inputs, machine):
-        remove(place)  # a deleted record's: of what it had read nobody knows any more
+    if world.first:
+        if not record.begun:
+            remove(place)  # a deleted record's checkpoint: what it had read nobody knows any more
+        open_record(record, run, data, training.inputs, machine)
     world.wait()
     speed = learn(training, record, place)
     if speed is None:
@@ -125,13 +127,10 @@ def measured(
 
 def open_record(
     record: Record, run: Run, data: Data, inputs: dict[str, str], machine: Machine, probe: ModuleType | None = None
-) -> bool:
-    """Begin the record of a run that reads text, or go on with it; whether it is new.
-
-    `probe` is the module that measures, None of a training.
-    """
+) -> None:
+    """Begin the record of a run that reads text; `probe` is the module that measures, None of a training."""
     batch = run.role.optimiser.batch // machine.world.size
-    return record.open(
+    record.open(
         {
             **provenance(),
             "run_id": run.id,
