@@ -35,13 +35,14 @@ def write(path: Path, blocks: Sequence[bytes]) -> None:
 
 
 def note(path: Path, sha256: str) -> None:
-    files.write(path.with_name(path.name + NOTE), [sha256.encode()])
+    """One that is lost leaves its shard unchecked until the manifest stands; one that is cut has it written again."""
+    files.jot(path.with_name(path.name + NOTE), sha256)
 
 
 def noted(path: Path) -> str:
     """The checksum that an unfinished cache's shard should have; what it has, where an older writer left no note."""
     beside = path.with_name(path.name + NOTE)
-    return beside.read_text() if beside.exists() else checksum(path)
+    return beside.read_text(errors="replace") if beside.exists() else checksum(path)
 
 
 def checksum(path: Path) -> str:

@@ -70,6 +70,12 @@ def flushed(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
+def jot(path: Path, text: str) -> None:
+    """Quick, but a kill or a power cut may leave a part of it: for what is worth nothing then, and does no harm."""
+    with naming(path), open(path, "wb") as file:
+        file.write(text.encode())
+
+
 def append(path: Path, line: str) -> None:
     with naming(path), open(path, "a") as file:
         file.write(line)
