@@ -5,28 +5,37 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
+import signal
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while torch loads: nothing to save, and no traceback
 
 from tqdm import tqdm
 
 from paper_tables import spec
 from replication.axes.targets.base import at_least_one
-from replication.cache.manifest import Compression
+from replication.cache.manifest import Compression, read_manifest
 from replication.cache.part import part
+from replication.cache.shard import BUILD
 from replication.cache.stats import stats
-from replication.cache.verify import verify
+from replication.cache.verify import faults, refuse_damaged
 from replication.data.packing import frequencies
 from replication.evaluate.judged.asking import Errand, this_judge
 from replication.execution.execute import execute
 from replication.experiment.recipe import parse, read, seeds
 from replication.experiment.run import Run, student_of
 from replication.experiment.scale import Scale, load_scale
+from replication.machine.alone import alone
 from replication.machine.device import Machine, this_machine
 from replication.machine.processes import leave
+from replication.machine.refused import told
 from replication.planning import estimate_table, inspection
 from replication.planning.cache_advice import Wanted, advice, look_at, tokens
 from replication.planning.cache_advice import show as show_offer
@@ -60,24 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
         options.action(options)
     except (ValueError, OSError) as error:
         # one line that says what to do, below any progress bar; a traceback would bury it
-        tqdm.write(f"error: {said(error)}", file=sys.stderr)
+        words = told(error) if isinstance(error, OSError) else error
+        tqdm.write(f"error: {words}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        tqdm.write("stopped; the same command goes on from what is saved", file=sys.stderr)
         return 130
     finally:
         leave()
     return 0
-
-
-def said(error: Exception) -> str:
-    """What went wrong and what to do; of what the system refuses, which file."""
-    if not isinstance(error, OSError) or error.filename is None:
-        return str(error)
-    return (
-        f"Cannot use {error.filename}: {error.strerror}. Mend that, or name other folders (RESULTS=<folder>, "
-        "ARTIFACTS=<folder>); the same command then goes on from here."
-    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,14 +120,17 @@ def parser() -> argparse.ArgumentParser:
 
     cache = actions.add_parser("cache", help="build, verify or measure caches of sparse targets")
     verbs = cache.add_subparsers(required=True, metavar="VERB")
-    built = verbs.add_parser("build", help="every cache that a recipe file or an exhibit needs, in one teacher pass")
+    built = verbs.add_parser(
+        "build", help="every cache that a recipe file or an exhibit needs, in one teacher pass; mends damaged ones"
+    )
     built.add_argument("source", help="a recipe.toml, or an exhibit such as rskd/table06")
     built.add_argument(
         "--part", default="1/1", help="2/4: only this job's shards, of four; then build the rest without"
     )
-    built.add_argument("--compression", choices=get_args(Compression), default="none", help="of each sequence, alone")
+    built.add_argument(
+        "--compression", choices=get_args(Compression), help="of each sequence, alone; if left out, as begun, or none"
+    )
     sizes(built)
-    again(built)
     built.set_defaults(action=build_caches)
     checked = verbs.add_parser("verify", help="checksums; with --recipe also alignment and a recomputed sample")
     checked.add_argument("folder", type=place)
@@ -200,13 +203,20 @@ def run_recipe(options: argparse.Namespace) -> None:
     with machine.world.in_turn():
         settle([*found.teachers.values(), *found.runs.values()], machine, options.again)
     for run in found.teachers.values():
-        execute(run, machine)
+        by_one(run, machine)
     with machine.world.in_turn():
         build([need for need in found.needs if not record_of(need.run, machine).done], machine, again=options.again)
     for run in found.runs.values():
-        execute(run, machine)
+        by_one(run, machine)
         if machine.world.first:
             show(run, machine)
+
+
+def by_one(run: Run, machine: Machine) -> None:
+    """Execute it. ValueError where another process does: two would write into one record."""
+    writes = machine.world.first and not record_of(run, machine).done
+    with alone(machine.artifacts / run.scale.name / "running" / run.id) if writes else nullcontext():
+        execute(run, machine)
 
 
 def show(run: Run, machine: Machine) -> None:
@@ -220,12 +230,15 @@ def show(run: Run, machine: Machine) -> None:
 
 
 def run_steps(options: argparse.Namespace) -> None:
-    found = plan_of(options, options.exhibit)
+    machine, found = this_machine(), plan_of(options, options.exhibit)
     known = found.teachers | found.runs
     for run_id in options.run_ids:
         if run_id not in known:
             raise ValueError(f"{options.exhibit} at scale {options.scale} has no run {run_id!r}. See: plan.")
-        execute(known[run_id], this_machine())
+    for line in inspection.refusals_of(machine):
+        raise ValueError(line)
+    for run_id in options.run_ids:
+        by_one(known[run_id], machine)
 
 
 def show_plan(options: argparse.Namespace) -> None:
@@ -275,7 +288,7 @@ def build_caches(options: argparse.Namespace) -> None:
     if not found.needs:
         raise ValueError(f"{options.source} needs no cache: its targets are dense, one-hot or online.")
     inspection.refuse((need.run for need in found.needs), machine)
-    for folder in build(found.needs, machine, part(options.part), options.compression, options.again):
+    for folder in build(found.needs, machine, part(options.part), options.compression, finished=True):
         print(folder)
 
 
@@ -315,24 +328,43 @@ def advised_run(options: argparse.Namespace) -> Run:
 
 
 def verify_cache(options: argparse.Namespace) -> None:
-    if options.recipe is None:
-        problems = verify(options.folder)
+    """What is not good is one of three: no cache or another run's (a ValueError); damaged; wrong from the beginning."""
+    folder, machine, again = options.folder, this_machine(), BUILD
+    manifest = read_manifest(folder)
+    need = None if options.recipe is None else need_of(options, folder, machine)
+    if need is not None and need.folder(machine).resolve() == folder.resolve():
+        stated = [str(options.recipe), "--scale", options.scale, "--seeds", *options.seeds]
+        again = f"python -m replication cache build {shlex.join(stated)}"
+    if damaged := manifest.damage(folder):
+        print(*damaged.values(), sep="\n")
+        files = "1 file is" if len(damaged) == 1 else f"{len(damaged)} files are"
+        raise ValueError(f"{files} missing or damaged in {folder}; to write that again, and nothing else: {again}")
+    if need is None:
+        problems = faults(folder)
     else:
-        machine = this_machine()
-        need = Need(next(iter(plan_of(options, str(options.recipe)).runs.values())))
         data = scored(need.run, data_for(need.run, machine.artifacts), machine)
-        problems = need.problems(options.folder, data, teacher_for(need.run, machine), machine)
-    for problem in problems:
-        print(problem)
+        problems = need.problems(folder, data, teacher_for(need.run, machine), machine)
     if problems:
-        raise ValueError(f"{len(problems)} problems in {options.folder}. Remove the folder and build the cache again.")
+        print(*problems, sep="\n")
+        raise ValueError(f"{folder} was written like this, so remove it; to build it anew: {again}")
     print("no problem found")
 
 
+def need_of(options: argparse.Namespace, folder: Path, machine: Machine) -> Need:
+    """The recipe's cache in this folder; its first one, where none of its seeds has it there."""
+    needs = list(plan_of(options, str(options.recipe)).needs)
+    if not needs:
+        raise ValueError(f"{options.recipe} needs no cache: its targets are dense, one-hot or online.")
+    return next((need for need in needs if need.folder(machine).resolve() == folder.resolve()), needs[0])
+
+
 def cache_stats(options: argparse.Namespace) -> None:
+    refuse_damaged(options.folder)
     for name, value in stats(options.folder).items():
         print(f"{name:28} {value}")
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -15,16 +15,29 @@ from replication.axes.targets.base import SparseTarget
 from replication.axes.targets.water_filling import AdaptiveWaterFilling
 from replication.cache.law import FILE as LAW
 from replication.cache.law import law_of
-from replication.cache.manifest import FILE, UNFINISHED, Header, Target, read_manifest
+from replication.cache.manifest import FILE, UNFINISHED, Header, Target, read_manifest, write_manifest
 from replication.cache.part import Part
 from replication.cache.reader import Reader
-from replication.cache.shard import Shard, file_name
+from replication.cache.shard import Shard, checksum, file_name
 from replication.cache.stats import stats
 from replication.cache.verify import by_id, flat, verify
 from replication.cache.writer import Writer
 from replication.training.supervision import drawn
 from replication.training.teacher_pass import put
-from tests.test_cache import FLAT, IN_SHARD, SEQUENCES, TARGETS, TOP_K, TOP_P, build, files, fill, header, rows
+from tests.test_cache import (
+    FLAT,
+    IN_SHARD,
+    SEQUENCES,
+    TARGETS,
+    TOP_K,
+    TOP_P,
+    build,
+    files,
+    fill,
+    first_problem,
+    header,
+    rows,
+)
 
 # of all files, as they were written before caches could be compressed
 BEFORE = "1d92030561fe9a17ed0559df55e313b55ce70d1bf2e46379d14120416c415947"
@@ -91,6 +104,13 @@ def test_a_compressed_cache_resumes_as_such_only(tmp_path: Path) -> None:
     assert files(tmp_path / "resumed") == files(build(tmp_path / "once", compression="zstd"))
 
 
+def as_if_written(directory: Path) -> None:
+    """What is in the files gets the right checksums: only decoding can find it."""
+    found = read_manifest(directory)
+    shards = [entry.model_copy(update={"sha256": checksum(directory / entry.file)}) for entry in found.shards]
+    write_manifest(directory, found.model_copy(update={"shards": shards}))
+
+
 def test_a_damaged_compressed_cache_is_found(tmp_path: Path) -> None:
     build(tmp_path, compression="zstd")
     rng = np.random.default_rng(0)
@@ -99,14 +119,14 @@ def test_a_damaged_compressed_cache_is_found(tmp_path: Path) -> None:
         for _ in range(8):
             place, bit = int(rng.integers(len(sound))), int(rng.integers(8))
             path.write_bytes(sound[:place] + bytes([sound[place] ^ 1 << bit]) + sound[place + 1 :])
-            problems = verify(tmp_path)
-            assert problems and path.name in problems[0], (path.name, place, bit)
+            assert path.name in first_problem(tmp_path), (path.name, place, bit)
         path.write_bytes(sound)
     path = tmp_path / file_name(1)
     sound = path.read_bytes()
     shard = Shard(path, IN_SHARD)
     begin = int(shard.ends[2] - shard.sizes[2]) + 4  # beyond the count
     path.write_bytes(sound[:begin] + bytes(8) + sound[begin + 8 :])
+    as_if_written(tmp_path)
     with pytest.raises(ValueError, match=r"The cache is damaged: .*\. Verify the cache to find where") as caught:
         Reader(tmp_path).rows([6])
     assert "\n" not in str(caught.value)
@@ -161,7 +181,7 @@ def test_a_damaged_law_is_found(tmp_path: Path) -> None:
     build(tmp_path, **UNIGRAM)
     raw = (tmp_path / LAW).read_bytes()
     (tmp_path / LAW).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-    assert verify(tmp_path) == [f"{tmp_path / LAW} is damaged: its checksum differs; restore it or rebuild the cache."]
+    assert verify(tmp_path) == [f"{tmp_path / LAW} is damaged: its checksum differs"]
     with pytest.raises(ValueError, match=r"law\.bin is damaged"):
         Reader(tmp_path)
     (tmp_path / LAW).unlink()

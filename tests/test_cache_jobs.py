@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,8 +26,13 @@ from replication.cache.writer import Writer
 from tests.small import write_scale
 from tests.test_cache import IN_SHARD, SEQUENCES, build, files, fill, header, rows
 
+if TYPE_CHECKING:
+    from replication.machine.device import Machine
+    from replication.training.needs import Need
+
 ROOT = Path(__file__).parents[1]
 JOBS = 4
+REFUSED = 3
 
 
 def test_parts_write_each_shard_once() -> None:
@@ -134,7 +140,7 @@ def test_a_plan_that_goes_while_it_is_locked_is_looked_at_again(
         lock = real(path, alone)
         for file in (tmp_path / "finished").iterdir():
             shutil.copy(file, tmp_path / "parts")
-        path.unlink()
+        ownership.settle(path.parent)
         return lock
 
     monkeypatch.setattr(ownership, "locked", overtaken)
@@ -206,6 +212,30 @@ def four_jobs(folder: Path) -> None:
     for need in needs:
         assert files(need.folder(jobs)) == files(need.folder(once))
         assert verify(need.folder(jobs)) == []
+
+    two = this_machine(folder / "two", folder / "two").at("float32")
+    shutil.copytree(once.artifacts, two.artifacts, ignore=shutil.ignore_patterns("caches"))
+    statuses = sorted(os.waitpid(child, 0)[1] for child in [builder(needs, two), builder(needs, two)])
+    assert [os.waitstatus_to_exitcode(status) for status in statuses] == [0, REFUSED]
+    for need in needs:
+        assert files(need.folder(two)) == files(need.folder(once))
+
+
+def builder(needs: list[Need], machine: Machine) -> int:
+    """A process that builds the whole; slowly, so that another one comes while it does."""
+    from replication.training import teacher_pass
+
+    child = os.fork()
+    if child:
+        return child
+    put = teacher_pass.put
+    teacher_pass.put = lambda *arguments: (time.sleep(0.02), put(*arguments))  # type: ignore[assignment]
+    ownership.PATIENCE = 0.1
+    try:
+        teacher_pass.build(needs, machine)
+    except ValueError as error:
+        os._exit(REFUSED if "Another process is writing the cache in" in str(error) else 1)
+    os._exit(0)
 
 
 def wait_for(path: Path) -> None:

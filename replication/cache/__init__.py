@@ -1,1 +1,1 @@
-"""Sparse targets on disk: coded, written by several jobs at once, verified, read."""
+"""Sparse targets on disk: coded, written by several jobs at once, verified, mended, read."""

@@ -38,7 +38,6 @@ class Crew:
     def __init__(self, directory: Path, plan: Plan, workers: int, lock: int) -> None:
         self.directory = directory
         self.plan = plan
-        self.checksums: dict[int, str] = {}
         self.error: BaseException | None = None
         self.ended = False
         self.owners: dict[int, Worker] = {}  # by shard
@@ -107,12 +106,9 @@ class Crew:
             worker.gone = True
             worker.process.wait()
             return
-        slot, result = answer
+        slot, wrong = answer
         self.free.append(slot)
-        if isinstance(result, Exception):
-            self.error = self.error or result
-        else:
-            self.checksums.update(result)
+        self.error = self.error or wrong
 
     def lose(self, worker: Worker) -> None:
         """Take note of a worker that has died: what it was still to write is missing."""

@@ -10,7 +10,6 @@ from replication.cache import shard
 from replication.cache.manifest import Plan
 
 Batch = tuple[int, np.ndarray, np.ndarray, np.ndarray]  # first sequence, ids_BLK, weights_BLK, lengths_BL
-Written = tuple[int, str]  # a shard's index and checksum
 
 
 class Gathering:
@@ -23,8 +22,8 @@ class Gathering:
         self.layout = plan.layout(directory)
         self.blocks: dict[int, dict[int, bytes]] = {}  # by shard, by sequence
 
-    def add(self, first: int, ids_BLK: np.ndarray, weights_BLK: np.ndarray, lengths_BL: np.ndarray) -> list[Written]:
-        """Take consecutive sequences, in any order of batches; give the shards that they completed, now on disk.
+    def add(self, first: int, ids_BLK: np.ndarray, weights_BLK: np.ndarray, lengths_BL: np.ndarray) -> None:
+        """Take consecutive sequences, in any order of batches, and write the shards that they complete.
 
         Raises ValueError for what cannot be encoded, naming the sequences, and OSError for what the disk refuses.
         """
@@ -32,15 +31,11 @@ class Gathering:
             blocks = self.layout.pack(*self.codec.codes(ids_BLK, weights_BLK, lengths_BL))
         except ValueError as error:
             raise ValueError(f"Sequences {first} to {first + len(ids_BLK) - 1}: {error}") from None
-        written = []
         for sequence, block in enumerate(blocks, first):
             index = sequence // self.plan.shard_sequences
             gathered = self.blocks.setdefault(index, {})
             gathered[sequence] = block
             covered = self.plan.shard_range(index)
             if len(gathered) == len(covered):
-                path = self.directory / shard.file_name(index)
-                shard.write(path, [gathered[member] for member in covered])
-                written.append((index, shard.checksum(path)))
+                shard.write(self.directory / shard.file_name(index), [gathered[member] for member in covered])
                 del self.blocks[index]
-        return written

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from replication.cache.shard import MEND
 from replication.machine import files
 
 FILE = "law.bin"
@@ -80,10 +81,10 @@ def read_law(directory: Path, fingerprint: str) -> Law:
     """Raises ValueError where the file is missing or not the one of this fingerprint."""
     path = directory / FILE
     if not path.exists():
-        raise ValueError(f"{path} is missing; restore it or rebuild the cache.")
+        raise ValueError(f"{path} is missing; {MEND}.")
     raw = path.read_bytes()
     if hashlib.sha256(raw).hexdigest() != fingerprint:
-        raise ValueError(f"{path} is damaged: its checksum differs; restore it or rebuild the cache.")
+        raise ValueError(f"{path} is damaged: its checksum differs; {MEND}.")
     numbers = np.frombuffer(raw[len(MARK) :], NUMBER).astype(np.int64)
     cells = int(numbers[0])
     return Law(numbers[1 + cells :], numbers[1 : 1 + cells])

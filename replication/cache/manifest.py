@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from replication.cache.bits import Bits
 from replication.cache.choose import codec_for, codec_named
 from replication.cache.codec import Codec, SetCodec
+from replication.cache.law import FILE as LAW
 from replication.cache.law import read_law
 from replication.cache.planes import Planes
+from replication.cache.shard import BUILD, MEND, checksum
 from replication.cache.unigram import Unigram
 from replication.machine import files
 
@@ -22,6 +24,7 @@ FILE = "manifest.json"
 Compression = Literal["none", "zstd", "unigram"]
 NEW = (("compression", "none"), ("law", ""))  # what older caches do not say, and mean
 UNFINISHED = "unfinished.json"  # stands from the first moment until the manifest replaces it
+ANEW = f"to build the cache anew and keep this one beside it: {BUILD}"
 
 
 class Entry(BaseModel):
@@ -101,12 +104,32 @@ class ShardEntry(Entry):
     bytes: int
     sha256: str
 
+    def damage(self, directory: Path, every_byte: bool = True) -> str:
+        """What is wrong with the file, "" where nothing is; without `every_byte` only what its size shows."""
+        path, which = directory / self.file, f"sequences {self.first} to {self.first + self.sequences - 1}"
+        if not path.exists():
+            return f"{path} is missing ({which})"
+        if (found := path.stat().st_size) != self.bytes:
+            return f"{path} has {found} bytes instead of {self.bytes} ({which})"
+        if every_byte and checksum(path) != self.sha256:
+            return f"{path} is damaged: its checksum differs ({which})"
+        return ""
+
 
 class Manifest(Plan):
     shards: list[ShardEntry]
     classes: int  # kept, over all positions
     positions: int
     digest: str = ""  # sha256 of this manifest without the digest
+
+    def damage(self, directory: Path) -> dict[Path, str]:
+        """What is wrong with the files beside the manifest, by file. Reads every byte."""
+        found = {directory / entry.file: entry.damage(directory) for entry in self.shards}
+        try:
+            self.layout(directory)
+        except ValueError as error:
+            found[directory / LAW] = str(error).removesuffix(f"; {MEND}.")
+        return {path: words for path, words in found.items() if words}
 
 
 def write_plan(directory: Path, plan: Plan) -> None:
@@ -128,15 +151,14 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / FILE
     if not path.exists():
         if (directory / UNFINISHED).exists():
-            raise ValueError(f"The cache in {directory} is unfinished; run the command that builds it again to resume.")
-        raise ValueError(f"There is no cache in {directory}; build it, or give the folder that holds {FILE}.")
+            raise ValueError(f"The cache in {directory} is unfinished; to resume: {BUILD}.")
+        what = f"holds no {FILE}" if directory.is_dir() else "is no folder"
+        raise ValueError(f"There is no cache in {directory}: it {what}. Give a cache's folder, or build one: {BUILD}.")
     raw = path.read_bytes()
     manifest = parsed(Manifest, raw, path)
     # compared as text, so that a changed space or an added zero is found too
     if raw != rendered(manifest):
-        raise ValueError(
-            f"{path} does not match its digest: it was changed or damaged; restore it or rebuild the cache."
-        )
+        raise ValueError(f"{path} does not match its digest: it was changed or damaged; {ANEW}.")
     return manifest
 
 
@@ -155,7 +177,7 @@ def parsed(kind: type[Kind], raw: bytes, path: Path) -> Kind:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ValueError(f"{path} is damaged at {place}: {first['msg']}; restore it or rebuild the cache.") from None
+        raise ValueError(f"{path} is damaged at {place}: {first['msg']}; {ANEW}.") from None
 
 
 @dataclass(frozen=True)
@@ -177,17 +199,23 @@ class Expected:
 WORDS = {"packing": "packing (order or length of the sequences)", "length": "sequence length"}
 
 
-def check(manifest: Plan, expected: Expected) -> None:
-    """Raises ValueError, one line, naming everything that differs with both values."""
+def differences(plan: Plan, expected: Expected) -> list[str]:
+    """What of a cache is not as expected, with both values, one phrase each."""
     wrong = []
     for key in Expected.__dataclass_fields__:
-        wanted, found = getattr(expected, key), getattr(manifest.header, key)
+        wanted, found = getattr(expected, key), getattr(plan.header, key)
         known = wanted if isinstance(wanted, tuple) else (wanted,)
         if wanted is not None and found not in known:
             wrong.append(f"{WORDS.get(key, key)} is {found} in the cache but {known[0]} here")
-    if manifest.format != FORMAT:
-        wrong.append(f"format is {manifest.format} in the cache but {FORMAT} here")
-    if wrong:
+    if plan.format != FORMAT:
+        wrong.append(f"format is {plan.format} in the cache but {FORMAT} here")
+    return wrong
+
+
+def check(plan: Plan, expected: Expected) -> None:
+    """Raises ValueError, one line, naming everything that differs with both values."""
+    if wrong := differences(plan, expected):
         raise ValueError(
-            f"This is another cache: {'; '.join(wrong)}. Build a cache for this run, or name the right one."
+            f"This is another cache: {'; '.join(wrong)}. Name the right one, or build a cache for this run (the other "
+            f"one is kept beside it): {BUILD}."
         )

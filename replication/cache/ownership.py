@@ -23,6 +23,7 @@ from replication.cache.manifest import (
     read_plan,
     write_plan,
 )
+from replication.cache.shard import NOTE
 from replication.machine import files
 
 PATIENCE = 5.0  # seconds: the worker of a killed writer may be in the middle of its last shard
@@ -38,7 +39,7 @@ def claim(directory: Path, plan: Plan, alone: bool) -> int | None:
         directory.mkdir(parents=True, exist_ok=True)
         if (directory / FILE).exists():
             refuse_other(directory, read_manifest(directory), plan)
-            files.remove(directory / UNFINISHED)
+            settle(directory)
             return None
         try:
             if not (directory / UNFINISHED).exists():
@@ -75,6 +76,14 @@ def refuse_other(directory: Path, found: Plan, plan: Plan) -> None:
                 f"{directory} was begun with {key} = {begun}, not {wanted}; "
                 f"resume with the same, or remove the folder to begin anew."
             )
+
+
+def settle(directory: Path) -> None:
+    """What only an unfinished cache has goes when the manifest stands; the plan last, since it says that it may."""
+    if (directory / UNFINISHED).exists():
+        for note in directory.glob("*" + NOTE):
+            note.unlink(missing_ok=True)
+        files.remove(directory / UNFINISHED)
 
 
 def refuse_strangers(directory: Path) -> None:

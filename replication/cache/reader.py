@@ -1,4 +1,8 @@
-"""Reading a cache: random access by sequence, from shards mapped into memory."""
+"""Reading a cache: random access by sequence, from shards mapped into memory.
+
+A shard is compared with its checksum when the first of its sequences is asked for. In training that is a thread ahead
+of the steps, once a shard, and less work than decoding its sequences.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from replication.cache.codec import Ids, Rows, Weights
 from replication.cache.manifest import Expected, check, read_manifest
-from replication.cache.shard import Shard
+from replication.cache.shard import MEND, Shard
 
 OPEN_SHARDS = 256  # each holds a file descriptor, of which a process has about a thousand
 
 
 class Reader:
-    """Opens the cache in `directory`. Raises ValueError where it is not as `expected`, unfinished, or lacks a shard."""
+    """Opens the cache in `directory`. Raises ValueError where it is not as `expected`, unfinished, or lacks a shard.
+
+    Whatever asks for a sequence of a damaged shard gets a ValueError that names it.
+    """
 
     def __init__(self, directory: Path | str, expected: Expected | None = None) -> None:
         self.directory = Path(directory)
@@ -29,16 +36,14 @@ class Reader:
         except ValueError as error:
             raise ValueError(f"{self.directory}: {error}") from None
         for entry in self.manifest.shards:
-            path = self.directory / entry.file
-            found = path.stat().st_size if path.exists() else None
-            if found != entry.bytes:
-                state = "is missing" if found is None else f"has {found} bytes instead of {entry.bytes}"
-                raise ValueError(f"{path} {state}; restore it, or remove the folder and rebuild the cache.")
+            if problem := entry.damage(self.directory, every_byte=False):
+                raise ValueError(f"{problem}; {MEND}.")
         self.codec = self.manifest.coder
         self.layout = self.manifest.layout(self.directory)
         self.length = self.manifest.header.length
         self.sequences = self.manifest.sequences
         self.mapped: OrderedDict[int, Shard] = OrderedDict()
+        self.sound: set[int] = set()  # shards that have been compared with their checksums
 
     def rows(self, indices: ArrayLike) -> tuple[Ids, Weights]:
         """The targets of B sequences: ids_BLK and weights_BLK, padded with 0 to the longest row among them."""
@@ -103,6 +108,10 @@ class Reader:
         index, offset = divmod(sequence, self.manifest.shard_sequences)
         if index not in self.mapped:
             entry = self.manifest.shards[index]
+            if index not in self.sound:
+                if problem := entry.damage(self.directory):
+                    raise ValueError(f"{problem}; {MEND}.")
+                self.sound.add(index)
             self.mapped[index] = Shard(self.directory / entry.file, entry.sequences)
             if len(self.mapped) > OPEN_SHARDS:
                 self.mapped.popitem(last=False)

@@ -17,7 +17,6 @@ class WriterThread:
 
     def __init__(self, gathering: Gathering) -> None:
         self.gathering = gathering
-        self.checksums: dict[int, str] = {}
         self.error: BaseException | None = None
         self.queue: queue.Queue[Batch | None] = queue.Queue(WAITING)
         self.thread = threading.Thread(target=self.work, name="cache writer", daemon=True)
@@ -34,7 +33,7 @@ class WriterThread:
         while (batch := self.queue.get()) is not None:
             if self.error is None:
                 try:
-                    self.checksums.update(self.gathering.add(*batch))
+                    self.gathering.add(*batch)
                 except BaseException as error:
                     self.error = error
 

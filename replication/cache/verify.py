@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from replication.cache.manifest import Manifest, read_manifest
 from replication.cache.reader import Reader
-from replication.cache.shard import checksum
+from replication.cache.shard import MEND
 
 SAMPLE = 8  # sequences that are computed again
 
@@ -31,42 +31,37 @@ class Packing(Protocol):
 
 
 def verify(directory: Path | str, packing: Packing | None = None, recompute: Recompute | None = None) -> list[str]:
-    """The problems found, one line each; empty where there are none. Reads every byte."""
+    """The problems found, one line each; empty where there are none. Reads every byte.
+
+    Raises ValueError where there is no finished cache, or its manifest is damaged.
+    """
     directory = Path(directory)
-    try:
-        manifest = read_manifest(directory)
-    except ValueError as error:
-        return [str(error)]
-    problems = damaged_law(directory, manifest) + damaged_shards(directory, manifest) + misaligned(manifest, packing)
-    if problems:
+    manifest = read_manifest(directory)
+    problems = [*manifest.damage(directory).values(), *misaligned(manifest, packing)]
+    return problems or faults(directory, recompute)
+
+
+def faults(directory: Path, recompute: Recompute | None = None) -> list[str]:
+    """What was wrong when it was written: that it cannot be decoded or, on request, is not what a teacher says."""
+    if problems := uncovered(read_manifest(directory)):
         return problems
     reader = Reader(directory)
     return undecodable(reader) or ([] if recompute is None else different(reader, recompute))
 
 
-def damaged_law(directory: Path, manifest: Manifest) -> list[str]:
-    try:
-        manifest.layout(directory)
-    except ValueError as error:
-        return [str(error)]
-    return []
-
-
-def damaged_shards(directory: Path, manifest: Manifest) -> list[str]:
-    problems = []
+def uncovered(manifest: Manifest) -> list[str]:
     covered = [(entry.first, entry.sequences) for entry in manifest.shards]
-    if covered != [(span.start, len(span)) for span in map(manifest.shard_range, range(manifest.shard_count))]:
-        problems.append(f"{directory}: the shards do not cover the {manifest.sequences} sequences once each.")
-    for entry in manifest.shards:
-        path = directory / entry.file
-        last = entry.first + entry.sequences - 1
-        if not path.exists():
-            problems.append(f"{path} is missing (sequences {entry.first} to {last}).")
-        elif path.stat().st_size != entry.bytes:
-            problems.append(f"{path} has {path.stat().st_size} bytes instead of {entry.bytes}.")
-        elif checksum(path) != entry.sha256:
-            problems.append(f"{path} is damaged: its checksum differs (sequences {entry.first} to {last}).")
-    return problems
+    if covered == [(span.start, len(span)) for span in map(manifest.shard_range, range(manifest.shard_count))]:
+        return []
+    return [f"The shards do not cover the {manifest.sequences} sequences once each."]
+
+
+def refuse_damaged(directory: Path | str) -> None:
+    """Raises ValueError, one line, where a file of the cache is not as it was written. Reads every byte."""
+    if found := read_manifest(Path(directory)).damage(Path(directory)):
+        first, *others = found.values()
+        also = f" (and {len(others)} other files)" if others else ""
+        raise ValueError(f"{first}{also}; {MEND}.")
 
 
 def misaligned(manifest: Manifest, packing: Packing | None) -> list[str]:

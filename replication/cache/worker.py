@@ -6,11 +6,11 @@ import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from replication.cache.gather import Gathering, Written
+from replication.cache.gather import Gathering
 from replication.cache.ring import Layout, Ring
 
 Piece = tuple[int, int, Layout]  # the slot, the first sequence in it, the arrays in it
-Answer = tuple[int, list[Written] | Exception]  # the slot, free again; what was written or went wrong
+Answer = tuple[int, Exception | None]  # the slot, free again; what went wrong
 
 
 def serve(connection: Connection, ring: Ring, gathering: Gathering) -> None:
@@ -22,10 +22,10 @@ def serve(connection: Connection, ring: Ring, gathering: Gathering) -> None:
             connection.send(None)
             return
         slot, first, layout = piece
-        answer: list[Written] | Exception = []
+        answer: Exception | None = None
         if not failed:
             try:
-                answer = gathering.add(first, *ring.read(slot, layout))
+                gathering.add(first, *ring.read(slot, layout))
             except Exception as error:
                 answer, failed = error, True
         connection.send((slot, answer))

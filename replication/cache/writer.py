@@ -23,8 +23,8 @@ from replication.cache.codec import Codec, SetCodec
 from replication.cache.crew import Crew
 from replication.cache.gather import Gathering
 from replication.cache.law import Law, law_of, write_law
-from replication.cache.manifest import UNFINISHED, Compression, Header, Manifest, Plan, ShardEntry, write_manifest
-from replication.cache.ownership import claim
+from replication.cache.manifest import Compression, Header, Manifest, Plan, ShardEntry, write_manifest
+from replication.cache.ownership import claim, settle
 from replication.cache.part import WHOLE, Part
 from replication.cache.thread import WriterThread
 from replication.machine import files
@@ -106,16 +106,18 @@ class Writer:
             raise self.explained(error) from None
 
     def complete(self, index: int) -> bool:
-        """Whether a shard is on disk; a damaged one is removed, to be written again."""
+        """Whether a shard is on disk as it was written; a damaged one is removed, to be written again."""
         path = self.directory / shard.file_name(index)
         if not path.exists():
             return False
         try:
             shard.Shard(path, len(self.plan.shard_range(index)))
+            sound = shard.checksum(path) == shard.noted(path)
         except ValueError:
+            sound = False
+        if not sound:
             files.remove(path)
-            return False
-        return True
+        return sound
 
     def missing(self) -> list[range]:
         """The ranges of sequences that are still to be put."""
@@ -198,16 +200,19 @@ class Writer:
             covered, path = self.plan.shard_range(index), self.directory / shard.file_name(index)
             written = shard.Shard(path, len(covered))
             classes += sum(layout.count(written.block(offset)) for offset in range(len(covered)))
-            sha256 = self.hand.checksums.get(index) or shard.checksum(path)
             entries.append(
                 ShardEntry(
-                    file=path.name, first=covered.start, sequences=len(covered), bytes=written.bytes, sha256=sha256
+                    file=path.name,
+                    first=covered.start,
+                    sequences=len(covered),
+                    bytes=written.bytes,
+                    sha256=shard.noted(path),
                 )
             )
         positions = self.plan.sequences * self.plan.header.length
         manifest = Manifest(**dict(self.plan), shards=entries, classes=classes, positions=positions)
         write_manifest(self.directory, manifest)
-        files.remove(self.directory / UNFINISHED)
+        settle(self.directory)
 
     def __enter__(self) -> Writer:
         return self

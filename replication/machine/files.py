@@ -65,10 +65,31 @@ def beside(path: Path) -> Path:
 
 @contextmanager
 def flushed(path: Path) -> Iterator[BinaryIO]:
-    with open(path, "wb") as file:
+    with naming(path), open(path, "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def jot(path: Path, text: str) -> None:
+    """Quick, but a kill or a power cut may leave a part of it: for what is worth nothing then, and does no harm."""
+    with naming(path), open(path, "wb") as file:
+        file.write(text.encode())
+
+
+def append(path: Path, line: str) -> None:
+    with naming(path), open(path, "a") as file:
+        file.write(line)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A disk that is full while it is written to says so without the name of the file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def remove(path: Path) -> None:
@@ -91,19 +112,10 @@ def sweep(directory: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
-def unwritable(folder: Path) -> str:
-    """Why nothing can be written in a folder, which need not be there yet; "" where something can."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        return f"{place} is a file"
-    return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written in"
-
-
-def set_aside(path: Path) -> None:
-    """Move a file or folder into 'replaced' beside it, under a number of its own. Nothing where there is none."""
-    if path.exists():
-        place = path.parent / "replaced"
-        place.mkdir(exist_ok=True)
-        path.rename(next(to for n in count(1) if not (to := place / f"{path.name}-{n}").exists()))
+def set_aside(path: Path) -> Path:
+    """Move a file or folder into 'replaced' beside it, under a number of its own, and say where it is then."""
+    folder = path.parent / "replaced"
+    folder.mkdir(exist_ok=True)
+    place = next(to for number in count(1) if not (to := folder / f"{path.name}-{number}").exists())
+    path.rename(place)
+    return place

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -36,7 +39,7 @@ def save(
         shutil.rmtree(draft, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     world.wait()
-    with alone_is_meant():
+    with alone_is_meant(), as_it_was(folder):
         dcp.save(state_of(student, optimiser, learnt), checkpoint_id=draft)
     world.wait()
     if world.first:
@@ -56,8 +59,15 @@ def restore(folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer, 
     if not found:
         return 0
     state = state_of(student, optimiser, learnt)
-    with alone_is_meant():
-        dcp.load(state, checkpoint_id=found[-1])
+    try:
+        with alone_is_meant(), as_it_was(folder):
+            dcp.load(state, checkpoint_id=found[-1])
+    except Exception as error:  # whatever a file that is not what it was leads to
+        words = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"The checkpoint {found[-1]} cannot be read ({words}). Delete it: the run goes on from the one before, or "
+            "begins again."
+        ) from error
     set_state_dict(student, optimiser, model_state_dict=state["student"], optim_state_dict=state["optimiser"])
     return int(found[-1].name)
 
@@ -82,6 +92,33 @@ def state_of(student: nn.Module, optimiser: torch.optim.Optimizer, learnt: Learn
 
 
 @contextmanager
+def as_it_was(folder: Path) -> Iterator[None]:
+    """What torch's and Rust's writers met with, as itself: Ctrl-C a KeyboardInterrupt, a full disk an OSError."""
+    try:
+        yield
+    except (CheckpointException, Exception) as error:
+        met: BaseException = error
+        if isinstance(error, CheckpointException):
+            met = next(inner for inner, _ in error.failures.values())
+        if number := system_error(met):
+            raise OSError(number, os.strerror(number), str(folder)) from error
+        if met is error:
+            raise
+        raise met from error
+
+
+def system_error(error: BaseException | None) -> int:
+    """The number of what the system refused, wherever it stands in a chain of errors or in their words; else 0."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if said := re.search(r"(?:os error |code: )([0-9]+)", str(error)):
+            return int(said[1])
+        error = error.__cause__ or error.__context__
+    return 0
+
+
+@contextmanager
 def alone_is_meant() -> Iterator[None]:
     """One process saves by itself; torch warns that it might have been meant otherwise."""
     with warnings.catch_warnings():
@@ -92,8 +129,9 @@ def alone_is_meant() -> Iterator[None]:
 def publish(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     """A checkpoint that AutoModelForCausalLM and AutoTokenizer load, complete or not there at all."""
     draft = folder.with_name(folder.name + ".draft")
-    model.save_pretrained(draft)
-    tokenizer.save(draft)
+    with as_it_was(folder):
+        model.save_pretrained(draft)
+        tokenizer.save(draft)
     if not tokenizer.comes_back(draft):
         note(
             f"beside a {model.config.model_type}, AutoTokenizer splits as that family does: load the tokenizer of "

@@ -10,8 +10,8 @@ from replication.experiment.recipe import parse
 from replication.experiment.run import Run, shape
 from replication.experiment.scale import Scale
 from replication.machine.device import Machine
-from replication.machine.files import unwritable
 from replication.machine.memory import total_memory
+from replication.machine.refused import refuse_unwritable, told
 from replication.planning.estimate import estimate
 from replication.planning.estimate_table import count, si
 from replication.planning.past_runs import Past
@@ -39,15 +39,22 @@ def refuse(runs: Iterable[Run], machine: Machine, here: bool = True) -> None:
 
 def refusals_here(run: Run, machine: Machine) -> Iterator[str]:
     """A line for each thing of this machine that would stop the run."""
-    for variable, folder in (("RESULTS", machine.results), ("ARTIFACTS", machine.artifacts)):
-        if why := unwritable(folder):
-            yield f"Cannot write in {folder}: {why}. Make it writable, or name another folder: {variable}=<folder>."
+    yield from refusals_of(machine)
     least, there = least_bytes(run, machine), total_memory()
     if least > there:
         yield (
             f"A step of {run.id} takes {si(least, 'B')} of memory at least, and this machine has {si(there, 'B')}. "
             "Give a smaller student or a smaller --scale, or share the student: SHARDED=1 torchrun --nproc-per-node ..."
         )
+
+
+def refusals_of(machine: Machine) -> Iterator[str]:
+    """A line for each folder that cannot be written."""
+    for folder in (machine.results, machine.artifacts):
+        try:
+            refuse_unwritable(folder)
+        except OSError as error:
+            yield told(error)
 
 
 def least_bytes(run: Run, machine: Machine) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 from replication.axes.targets.kept import Full
 from replication.cache.stats import stats
+from replication.cache.verify import refuse_damaged
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.training.needs import Need
@@ -20,6 +21,7 @@ def storage(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], d
     """
     metrics: dict[str, float]
     if run.recipe.cached:
+        refuse_damaged(Need(run).folder(machine))
         found = stats(Need(run).folder(machine))
         wanted = ("unique_classes", "bytes_per_class", "bytes_per_token")
         metrics = {key: float(found[key]) for key in wanted}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from replication.experiment.run import Run
 from replication.machine.device import Machine
-from replication.machine.files import replace_text
+from replication.machine.files import append, replace_text, sync
 from replication.machine.memory import peak_memory
 
 STEPS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"  # lines logged on the way
@@ -43,9 +44,8 @@ class Record:
     def open(self, config: dict[str, Any]) -> None:
         """Write config.json, or refuse to continue a record that was begun with other settings."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "config.json"
-        if path.exists():
-            before, now = json.loads(path.read_text()), json.loads(json.dumps(config))
+        if self.begun:
+            before, now = self.config, json.loads(json.dumps(config))
             for key, words in BOUND.items():
                 then, new = (each.get("precision", {}) if key == "products" else each for each in (before, now))
                 if then.get(key) != new.get(key):
@@ -54,23 +54,47 @@ class Record:
                         f"now). Delete {self.folder} to run it again."
                     )
         else:
-            write(path, config)
+            write(self.folder / "config.json", config)
 
-    def resume_at(self, step: int) -> None:
-        """Drop logged lines beyond `step`, which a resumed run will write again."""
+    @property
+    def config(self) -> dict[str, Any]:
+        path = self.folder / "config.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}). Delete {self.folder} to run it again.") from None
+        return found
+
+    def resume_at(self, step: int, logged: Mapping[str, Iterable[int]]) -> None:
+        """Drop lines beyond `step`, which a resumed run will write again.
+
+        ValueError where one is missing of the steps that were `logged` until then, by file: it would not be written.
+        """
         for name in (STEPS, EVALUATIONS):
             kept = [line for line in self.lines(name) if line["step"] <= step]
+            if missing := sorted(
+                {wanted for wanted in logged[name] if wanted <= step} - {line["step"] for line in kept}
+            ):
+                raise ValueError(
+                    f"{self.folder / name} has no whole line of step {missing[0]}, after which this run would go on. "
+                    f"Restore the file, or delete {self.folder} to run it again."
+                )
             replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, name: str = STEPS, **values: Any) -> None:
-        with open(self.folder / name, "a") as file:
-            file.write(json.dumps({key: finite(value) for key, value in values.items()}) + "\n")
+        append(self.folder / name, json.dumps({key: finite(value) for key, value in values.items()}) + "\n")
+
+    def flush(self) -> None:
+        """What was logged outlives a power cut: to be called before a checkpoint says that its steps are done."""
+        for name in (STEPS, EVALUATIONS):
+            if (self.folder / name).exists():
+                sync(self.folder / name)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """What was logged, without a line that a kill has cut."""
+        """What was logged, without lines that a kill or a full disk has cut."""
         path = self.folder / name
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        found = map(whole, path.read_bytes().splitlines() if path.exists() else [])
+        return [line for line in found if line is not None]
 
     def finish(
         self, metrics: dict[str, float], curves: dict[str, Any], diverged: bool = False, **machine: float
@@ -89,6 +113,15 @@ class Record:
                 },
             },
         )
+
+
+def whole(raw: bytes) -> dict[str, Any] | None:
+    """A logged line; None of one that is cut or damaged."""
+    try:
+        line = json.loads(raw)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and "step" in line else None
 
 
 def finite(value: Any) -> Any:

@@ -20,7 +20,7 @@ from replication.model.checkpoint import publish, remove, restore, save, weights
 from replication.model.decoder import parameters
 from replication.records.numerics import numerics_of
 from replication.records.provenance import provenance
-from replication.records.record import EVALUATIONS, Record, record_of
+from replication.records.record import EVALUATIONS, STEPS, Record, record_of
 from replication.training.monitor import by_step, watched_steps
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
@@ -28,6 +28,11 @@ from replication.training.training import Training, cached_classes
 from replication.training.weights import model_folder, starting_point, teacher_for
 
 FIRST = 8  # steps that are logged each: what `make replay` compares
+
+
+def logged_steps(run: Run) -> frozenset[int]:
+    every = range(run.scale.log_every, run.steps + 1, run.scale.log_every)
+    return frozenset({*range(1, min(FIRST, run.steps) + 1), *every, run.steps})
 
 
 def train(run: Run, machine: Machine) -> Record:
@@ -46,7 +51,7 @@ def train(run: Run, machine: Machine) -> Record:
     place = machine.artifacts / run.scale.name / "checkpoints" / run.id
     if world.first:
         if not record.begun:
-            remove(place)  # left of a record that is gone, made of who knows what
+            remove(place)  # a deleted record's checkpoint: what it had read nobody knows any more
         open_record(record, run, data, training.inputs, machine)
     world.wait()
     speed = learn(training, record, place)
@@ -70,9 +75,10 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
     """All steps that are left, logged, with checkpoints in `place`: tokens a second; None where the loss diverged."""
     run, world = training.run, training.machine.world
     began = training.step = restore(place, training.student, training.optimiser, training.learnt)
+    logged, watched = logged_steps(run), watched_steps(run)
     if world.first:
-        record.resume_at(began)
-    clock, watched = time.perf_counter(), watched_steps(run)
+        record.resume_at(began, {STEPS: logged, EVALUATIONS: watched})
+    clock = time.perf_counter()
     progress = tqdm(total=run.steps, initial=began, desc=run.id, unit="step", mininterval=2.0, disable=not world.first)
     with training.reading_ahead(), progress:
         while training.step < run.steps:
@@ -80,7 +86,7 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
             step, tokens = training.step, training.step * training.tokens
             finite = math.isfinite(nats) and math.isfinite(gradient_norm)
             progress.update()
-            if world.first and (step <= FIRST or step % run.scale.log_every == 0 or step == run.steps or not finite):
+            if world.first and (step in logged or not finite):
                 record.log(
                     step=step,
                     tokens=tokens,
@@ -96,6 +102,8 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
                 if world.first:
                     record.log(EVALUATIONS, step=step, tokens=tokens, **found)
             if step % run.scale.checkpoint_every == 0:
+                if world.first:
+                    record.flush()
                 save(place, step, training.student, training.optimiser, training.learnt, world)
     return (training.step - began) * training.tokens / max(time.perf_counter() - clock, 1e-9)
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from replication.axes.targets.base import SparseTarget, Target
-from replication.cache.manifest import Expected, Header, check, read_manifest
+from replication.cache.manifest import FILE, Expected, Header, differences, read_manifest
 from replication.cache.manifest import Target as TargetEntry
-from replication.cache.verify import verify
+from replication.cache.shard import BUILD
+from replication.cache.verify import faults
 from replication.data.packing import Packing, positions_in
 from replication.experiment.identity import changed, plain
 from replication.experiment.lineage import Fresh
@@ -112,16 +113,24 @@ class Need:
         return Expected(**dict(header) | {"teacher": (header.teacher, first_fingerprint(teacher))})
 
     def problems(self, folder: Path, data: Data, teacher: PreTrainedModel, machine: Machine) -> list[str]:
-        """What `verify` finds in a cache that should serve this run: bytes, origin, and a sample drawn again."""
+        """What was wrong when a sound cache that should serve this run was written; a sample of it is drawn again.
+
+        Raises ValueError where it is another run's.
+        """
         from replication.model.decoder import logits_of
         from replication.training.supervision import drawn
 
         machine = machine.at(self.run.scale.precision)
         packing, rows_S = self.rows(data)
-        try:
-            check(read_manifest(folder), self.expected(data, teacher))
-        except ValueError as error:
-            return [str(error)]
+        manifest, own = read_manifest(folder), self.folder(machine)
+        if wrong := differences(manifest, self.expected(data, teacher)):
+            there = own.resolve() != folder.resolve() and (own / FILE).exists()
+            header = manifest.header
+            raise ValueError(
+                f"{folder} is sound, but it is another run's, {header.target} of teacher {header.teacher}, seed "
+                f"{header.seed}: {'; '.join(wrong)}. This run's cache "
+                + (f"is {own}." if there else f"is not built; to build it as {own}: {BUILD}.")
+            )
 
         @torch.no_grad()
         def recompute(sequences_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,4 +143,4 @@ class Need:
             ids_BLK = target.ids_NK.view(len(indices_B), packing.length, -1).cpu().numpy()
             return ids_BLK, target.weights_NK.view(ids_BLK.shape).cpu().numpy()
 
-        return verify(folder, recompute=recompute)
+        return faults(folder, recompute)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from replication.cache.manifest import FILE, UNFINISHED, Expected, Plan, check, read_manifest, read_plan
-from replication.cache.shard import checksum
+from replication.cache.shard import BUILD, checksum
 from replication.data.conversations import open_conversations
 from replication.data.corpus import files_of, open_corpus
 from replication.experiment.lineage import Instructed
@@ -59,14 +59,13 @@ def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
     ValueError, one line, for the first that was made of something that was replaced. With `again` its record, model,
     checkpoints and cache are put aside instead, and so are those of all that builds on it: then they are made anew.
     """
-    outdated: set[str] = set()
-    look = Look(machine)
+    runs, outdated, look = list(runs), set[str](), Look(machine)
+    make_lost_weights_again(runs, machine)
     for run in runs:
         record = record_of(run, machine)
         if not record.begun:
             continue
-        below = [*students(run), *([run.teacher] if run.teacher is not None else [])]
-        found = replaced(run, record, look) + [f"run {each.id}" for each in below if each.id in outdated]
+        found = replaced(run, record, look) + [f"run {each.id}" for each in below(run) if each.id in outdated]
         damage = damaged(run, record, look)
         if (found or damage) and not again:
             raise ValueError(refusal(run, record, found, damage))
@@ -74,9 +73,29 @@ def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
             outdated.add(run.id)
             checkpoints = machine.artifacts / run.scale.name / "checkpoints" / run.id
             for place in (record.folder, model_folder(run, machine), checkpoints):
-                set_aside(place)
-        if run.recipe.reads_cache and (damage or any(not each.startswith("student") for each in found)):
-            set_aside(Need(run).folder(machine))
+                if place.exists():
+                    set_aside(place)
+        another = damage or any(not each.startswith("student") for each in found)
+        if run.recipe.reads_cache and another and (cache := Need(run).folder(machine)).exists():
+            set_aside(cache)
+
+
+def below(run: Run) -> list[Run]:
+    """The runs whose weights it reads."""
+    return [*students(run), *([run.teacher] if run.teacher is not None else [])]
+
+
+def make_lost_weights_again(runs: Sequence[Run], machine: Machine) -> None:
+    """A run is done by its record; where its weights are gone and still wanted, the record is put aside.
+
+    So whoever deletes the artifacts has them made again, and not a refusal.
+    """
+    for run in reversed(runs):  # a student that is to be made again wants its teacher
+        for each in below(run) if not record_of(run, machine).done else []:
+            record, folder = record_of(each, machine), model_folder(each, machine)
+            if record.done and not (folder / "config.json").exists():
+                aside = set_aside(record.folder)
+                note(f"{each.id} is made again, since its weights are not in {folder}; its record is kept in {aside}")
 
 
 def refusal(run: Run, record: Record, found: list[str], damage: str) -> str:
@@ -96,7 +115,7 @@ def refusal(run: Run, record: Record, found: list[str], damage: str) -> str:
 
 def replaced(run: Run, record: Record, look: Look) -> list[str]:
     """What this record was made of and is another now, in words; what is not there any more was not replaced."""
-    config = json.loads((record.folder / "config.json").read_text())
+    config = record.config
     measured = run.recipe.measurement
     if measured is not None and (measured.computed or measured.timed):  # of no text, or of random text
         return []
@@ -227,8 +246,8 @@ def own_caches(needs: Sequence[Need], machine: Machine, again: bool = False) -> 
             if not again:
                 words = str(error).partition(". ")[0]
                 raise ValueError(
-                    f"{folder}: {words}. Put back what was there, or say --again (make: AGAIN=1): it is built anew, "
-                    f"and this one is kept in {folder.parent / 'replaced'}."
+                    f"{folder}: {words}. Put back what was there; or build a cache for this run (the other one is kept "
+                    f"beside it): {BUILD}, or say --again (make: AGAIN=1)."
                 ) from None
             set_aside(folder)
 

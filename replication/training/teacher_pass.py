@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from replication.axes.targets.base import SparseTarget, Target
 from replication.cache.crew import spare_workers
-from replication.cache.manifest import Compression
+from replication.cache.manifest import FILE, UNFINISHED, Compression
+from replication.cache.mend import make_way
 from replication.cache.part import WHOLE, Part
 from replication.cache.writer import BATCH, SHARD, Writer
 from replication.data.packing import frequencies
@@ -32,20 +34,28 @@ def build(
     needs: Iterable[Need],
     machine: Machine,
     part: Part = WHOLE,
-    compression: Compression = "none",
+    compression: Compression | None = None,
+    finished: bool = False,
     again: bool = False,
 ) -> list[Path]:
     """Write every cache that is not there yet; give all folders. Teacher passes are shared. Resumes after a kill.
 
+    With `finished`, caches that are there are looked at, too, every byte: damaged files are written again, and what is
+    another run's (of a teacher that was replaced, say) is put aside, and the run's own built. A line on stderr says so.
+    What is begun goes on in its own `compression`; a stated other one is refused.
+
     One part of several writes its shards only, of every cache: such jobs run at the same time, twice or again, in any
-    order. Building the whole afterwards computes what is missing and writes the manifests. A cache that is there of
-    another teacher, text or tokenizer is refused or, `again`, put aside (training/replaced.py).
+    order. Building the whole afterwards computes what is missing and writes the manifests.
+
+    Without `finished`, a cache that is there of another teacher, text or tokenizer is refused or, `again`, put aside
+    (training/replaced.py).
     """
     by_folder = {need.folder(machine): need for need in needs}
-    own_caches(list(by_folder.values()), machine, again)
+    if not finished:
+        own_caches(list(by_folder.values()), machine, again)
     groups: dict[str, dict[Path, Need]] = {}
     for folder, need in by_folder.items():
-        if not (folder / "manifest.json").exists():
+        if finished or not (folder / FILE).exists() or (folder / UNFINISHED).exists():
             groups.setdefault(json.dumps(need.identity, sort_keys=True), {})[folder] = need
     for group in groups.values():
         teacher_pass(group, machine, part, compression)
@@ -53,7 +63,7 @@ def build(
 
 
 @torch.no_grad()
-def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compression: Compression) -> None:
+def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compression: Compression | None) -> None:
     """One forward pass over the rows that any of these caches still lacks in this part."""
     from replication.training.scores import scored
 
@@ -62,13 +72,25 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
     data = scored(alike.run, data_for(alike.run, machine.artifacts), machine)
     teacher = teacher_for(alike.run, machine)
     packing, rows_S = alike.rows(data)
-    frequencies_V = frequencies(packing) if compression == "unigram" else None
+    begun = {
+        folder: make_way(folder, need.expected(data, teacher), tell) if folder.exists() else None
+        for folder, need in group.items()
+    }
+    chosen = {folder: compression or (plan.compression if plan else "none") for folder, plan in begun.items()}
+    frequencies_V = frequencies(packing) if "unigram" in chosen.values() else None
     workers = -(-spare_workers() // len(group))
     with ExitStack() as stack:
         writers = {
             folder: stack.enter_context(
                 Writer(
-                    folder, need.header(data, teacher), len(rows_S), SHARD, workers, part, compression, frequencies_V
+                    folder,
+                    plan.header if (plan := begun[folder]) else need.header(data, teacher),
+                    len(rows_S),
+                    plan.shard_sequences if plan else SHARD,
+                    workers,
+                    part,
+                    chosen[folder],
+                    frequencies_V,
                 )
             )
             for folder, need in group.items()
@@ -77,9 +99,9 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
         starts = [
             start for start in range(0, len(rows_S), BATCH) if any(start in missing for missing in lacking.values())
         ]
-        for start in tqdm(
-            in_turn(starts, workers), desc=f"caching {len(group)} targets", unit="batch", mininterval=1.0
-        ):
+        order, words = in_turn(starts, workers), f"caching {len(group)} targets"
+        progress = stack.enter_context(tqdm(order, desc=words, unit="batch", mininterval=1.0))
+        for start in progress:
             indices_B = rows_S[start : start + BATCH]
             rows = torch.from_numpy(packing.rows(indices_B)).to(machine.device)
             with machine.precision():
@@ -89,6 +111,10 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
                     target = drawn(need.target, logits_BLV, rows[:, 1:], indices_B, need.run.seed)
                     assert isinstance(target, SparseTarget)
                     put(writers[folder], start, need.target, target, packing.length)
+
+
+def tell(words: str) -> None:
+    tqdm.write(words, file=sys.stderr)
 
 
 def in_turn(starts: list[int], workers: int) -> list[int]:
