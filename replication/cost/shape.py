@@ -1,8 +1,8 @@
 """Shape: a decoder in numbers, and the FLOPs that follow from them.
 
 FLOPs are those of matrix products, two for a multiply and an add: 2 per matrix weight and token, the head's included
-and the embedding's not (it is looked up), and 4 x width x length per layer and token for attention, the masked half
-included, as Megatron counts and so RS-KD's Table 4. Backward costs twice forward: 6 per weight and token in all.
+and the embedding's not (it is looked up), and 4 x length x width of all heads per layer and token for attention, the
+masked half included, as Megatron counts and so RS-KD's Table 4. Backward costs twice forward: 6 per weight and token.
 Softmax, norms, optimiser and draws are no FLOPs here; `planning/machine_speed.py` gives them time.
 """
 
@@ -21,10 +21,11 @@ class Shape:
     layers: int
     width: int
     heads: int
+    attention: int  # width of its scores' products: that of all heads together
 
     def forward(self, length: int) -> int:
         """FLOPs per token of a sequence of this length."""
-        return 2 * self.matrices + 4 * self.layers * self.width * length
+        return 2 * self.matrices + 4 * self.layers * self.attention * length
 
     def training(self, length: int) -> int:
         return 3 * self.forward(length)
@@ -51,19 +52,41 @@ def shape_of(name: str, scale: Scale) -> Shape:
 
 
 def shape_of_role(role: Role, classes: int) -> Shape:
-    """Llama and Qwen2 as `decoder.build` makes them, over `classes` unless the role states its own."""
+    """As `decoder.build` makes it, over `classes` unless the role states its own."""
     table = (role.vocabulary or classes) * role.width
-    kv_width = role.width * role.kv_heads // role.heads
-    layer = 2 * role.width * (role.width + kv_width) + 3 * role.width * role.ffn
-    vectors = 2 * role.width + (role.width + 2 * kv_width if role.family == "qwen2" else 0)  # norms, biases
+    inner, shared = role.heads * role.of_head, role.kv_heads * role.of_head
+    # Phi's feed-forward has no gate
+    layer = 2 * role.width * (inner + shared) + (2 if role.family == "phi" else 3) * role.width * role.ffn
     return Shape(
-        parameters=role.layers * (layer + vectors) + role.width + table * (1 if role.tied else 2),
+        parameters=role.layers * (layer + vectors(role)) + table * (1 if role.tied else 2) + at_the_end(role, classes),
         matrices=role.layers * layer + table,
         head=table,
         layers=role.layers,
         width=role.width,
         heads=role.heads,
+        attention=inner,
     )
+
+
+def vectors(role: Role) -> int:
+    """Weights of a layer that belong to no matrix: norms and biases."""
+    products = (role.heads + 2 * role.kv_heads) * role.of_head  # of queries, keys and values
+    match role.family:
+        case "llama" | "phi3":
+            return 2 * role.width
+        case "qwen2":
+            return 2 * role.width + products
+        case "qwen3":
+            return 2 * role.width + 2 * role.of_head
+        case "gemma2":
+            return 4 * role.width
+        case "phi":  # one norm, with an offset, and a bias of every product
+            return 2 * role.width + products + role.width + role.ffn + role.width
+
+
+def at_the_end(role: Role, classes: int) -> int:
+    """Weights of the last norm; of Phi also its offset, and a bias of the head."""
+    return 2 * role.width + (role.vocabulary or classes) if role.family == "phi" else role.width
 
 
 def shape_of_checkpoint(name: str) -> Shape:
@@ -80,11 +103,14 @@ def shape_of_checkpoint(name: str) -> Shape:
     head = model.get_output_embeddings().weight.numel()
     looked_up = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}
     inside = [weight for weight in model.base_model.parameters() if weight.dim() == 2 and id(weight) not in looked_up]
+    config = model.config
+    of_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Shape(
         parameters=sum(weight.numel() for weight in model.parameters()),
         matrices=sum(weight.numel() for weight in inside) + head,
         head=head,
-        layers=model.config.num_hidden_layers,
-        width=model.config.hidden_size,
-        heads=model.config.num_attention_heads,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        attention=config.num_attention_heads * of_head,
     )
