@@ -66,6 +66,7 @@ class Scale(Entry):
     tuning: Optimiser | None = None  # of students on instructions, whatever their role (RS-KD Table 19)
     evaluation_sequences: int
     probe_sequences: int  # largest batch of the gradient probe
+    timed_turns: int = 40  # of the throughput probe, each one step of the run and one of plain training
     task_rows: int | None = None  # of each downstream task, drawn; none: all of them
     completed_sequences: int = 32  # held-out rows whose prefixes an oracle completes
     log_every: int  # steps
