@@ -17,16 +17,22 @@ FLOAT, NARROWER, DOUBLE = 4, 2, 8  # bytes of a weight: trained, multiplied, and
 
 
 def peak(run: Run, processes: int = 1) -> float:
-    """Bytes, in the first of the processes over which the student is sharded."""
+    """Bytes, in the first of the processes over which the student is sharded: there all weights come together, too."""
     cost = Cost(run)
     match run.recipe.probe:
         case "train":
-            return beside(cost) + max(step(cost, processes), end(cost, processes))
+            gathered = weights(cost.student) if processes > 1 else 0
+            return beside(cost) + max(step(cost, processes) + gathered, end(cost, processes))
         case "throughput":
             return beside(cost) + step(cost)
         case "gradients":
             return gradients(cost)
     raise ValueError(f"Nothing is known of the memory of probe {run.recipe.probe!r}.")
+
+
+def beside_the_first(run: Run) -> float:
+    """Bytes of the other of two processes, which holds nothing whole but what is in use."""
+    return step(Cost(run), 2)
 
 
 def weights(shape: Shape) -> float:
@@ -42,15 +48,21 @@ def step(cost: Cost, processes: int = 1) -> float:
     """Weights, gradients, moments; what forward leaves, and as much again of a layer while it is gone through."""
     passing = cost.sequences / processes * cost.sequence_bytes * (1 + 2 / cost.student.layers)
     logits = CHUNK["cpu"] * NARROW * (2 if cost.asks_teacher else 1) + 2 * BLOCK["cpu"]
-    return 4 * weights(cost.student) / processes + copies(cost.student) + passing + logits
+    held = 4 * weights(cost.student) / processes + copies(cost.student) + whole(cost.student, processes)
+    return held + passing + logits
+
+
+def whole(shape: Shape, processes: int) -> float:
+    """Of embeddings and head, which no layer shards: gathered, their gradient, and what is sent of it."""
+    return 3 * FLOAT * (shape.parameters - (shape.matrices - shape.head)) if processes > 1 else 0.0
 
 
 def end(cost: Cost, processes: int = 1) -> float:
     """The model that is evaluated, narrow copies of all matrices, a chunk of logits; weights gathered of several."""
     models = [shape for shape in (cost.student, cost.teacher) if shape is not None]
     evaluation = sum(NARROWER * shape.matrices + CHUNK["cpu"] for shape in models)
-    gathered = weights(cost.student) if processes > 1 else 0
-    return 4 * weights(cost.student) / processes + weights(cost.student) + gathered + evaluation
+    wholes = 2 if processes > 1 else 1
+    return (4 / processes + wholes) * weights(cost.student) + evaluation
 
 
 def beside(cost: Cost) -> float:

@@ -28,7 +28,7 @@ from replication.planning.machine_speed import gpu
 from replication.planning.plan import Plan, plan
 from replication.records.record import STEPS as LOG
 from workflow.child import Outcome, last_words, outcome_of
-from workflow.peaks import caching, peak
+from workflow.peaks import beside_the_first, caching, peak
 from workflow.rehearsed_scale import BATCH, STEPS, rehearsed, write
 
 EXHIBITS = ("rskd/table06", "rskd/table01", "rskd/table03", "rskd/table04")
@@ -44,7 +44,7 @@ class Act:
     run: Run
     bytes: float
     line: Line | None
-    processes: int = 1
+    others: float = 0.0  # of the other processes, where there are several
     killed: bool = False  # after its checkpoint; then it goes on
 
 
@@ -91,7 +91,7 @@ def acts(found: Kinds, small: Scale, path: Path) -> list[Act]:
         *(step("teacher", EXHIBITS[0], run) for run in mine.teachers.values()),
         Act("caches", building, need.run, caching(need.run, need.sequences), passes[0]),
         *(step(name, exhibit, run, name == "student, cached") for name, exhibit, run in students),
-        Act("student, sharded", sharded(path), alone, peak(alone, 2), None, processes=2),
+        Act("student, sharded", sharded(path), alone, peak(alone, 2), None, others=beside_the_first(alone)),
     ]
 
 
@@ -117,15 +117,16 @@ def fitted(scale: Scale, found: Kinds, path: Path, room: float, text: str) -> Sc
     layers: dict[str, int] = {}
     while True:
         small = rehearsed(scale, path, layers, text, lengths(found))
-        largest = max(acts(found, small, path), key=lambda act: act.bytes)
-        if largest.bytes <= room:
+        largest = max(acts(found, small, path), key=lambda act: act.bytes + act.others)
+        if largest.bytes + largest.others <= room:
             return small
         # the teacher first, of which nothing is expected but its size
         pair = [largest.run.recipe.teacher, largest.run.recipe.student]
         deep = [name for name in pair if name in small.roles and small.roles[name].layers > 1]
         if not deep:
+            taken = (largest.bytes + largest.others) / 1e9
             raise ValueError(
-                f"Even with one layer in each model {largest.name!r} takes {largest.bytes / 1e9:.1f} GB, and "
+                f"Even with one layer in each model {largest.name!r} takes {taken:.1f} GB, and "
                 f"{room / 1e9:.1f} GB are left beside the program: give more --gigabytes, or a smaller scale."
             )
         layers[deep[0]] = small.roles[deep[0]].layers - 1
@@ -158,13 +159,13 @@ class Played:
         )
         truly = "" if line is None else f"; on an H100 {duration(pace.seconds(line.work))}"
         of_step = memory(line, pace) if line is not None else ""
-        return f"{self.act.name:20} {duration(self.found.seconds):>9}  {memories}{truly}{of_step and ', ' + of_step}"
+        return f"{self.act.name:22} {duration(self.found.seconds):>9}  {memories}{truly}{of_step and ', ' + of_step}"
 
 
 def play(act: Act, folder: Path, program: float, seconds: float) -> Played:
     """ValueError, one line and the last ones of its output, where the command fails."""
     log = folder / f"{act.name.replace(', ', '-').replace(' ', '-')}.log"
-    settings = settings_of(folder, act.processes) | {"SHARDED": str(int(act.processes > 1))}
+    settings = settings_of(folder, 1 + bool(act.others)) | {"SHARDED": str(int(bool(act.others)))}
     until, killed = time.perf_counter() + seconds, None
     if act.killed:
         killed = outcome_of(act.command, log, settings, seconds, stop=checkpoint(act.run, folder).exists)
@@ -230,13 +231,13 @@ def rehearse(
             show(
                 f"{name}: {role.layers} of its {scale.roles[name].layers} layers, so that it fits into {gigabytes:g} GB"
             )
-    show(f"program and text     {program / 1e9:.2f} GB; {STEPS} steps of {BATCH} sequences each")
+    show(f"program and text       {program / 1e9:.2f} GB; {STEPS} steps of {BATCH} sequences each")
     played = []
     for act in acts(found, small, path):
         played.append(play(act, folder, program, until - time.perf_counter()))
         show(played[-1].told())
     shutil.rmtree(folder / "artifacts")
-    largest = max(each.found.memory * each.act.processes for each in played)
+    largest = max(each.found.memory + each.act.others for each in played)
     wrong = [each for each in played if abs(each.off) > OFF]
     for each in wrong:
         show(f"{each.act.name}: memory predicted {each.off:+.0%} off, more than {OFF:.0%}")
