@@ -5,6 +5,8 @@ SCALE ?= laptop
 SEEDS ?= 0
 EXHIBIT ?= rskd/table06
 GPU ?=
+MINUTES ?= 12
+DRY ?=
 RUN ?=
 SAMPLE ?=
 PROFILE ?= local
@@ -17,7 +19,7 @@ PY = .venv/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help environment lock test lint format coverage audit errata claims report rehearsals notebooks record replay \
-        bench clean \
+        bench rehearse gpu-first clean \
         figure-frontier replicate-figure-frontier
 
 # The kinds of exhibit; each has three rules, which `define rules` writes.
@@ -111,6 +113,12 @@ record: environment ## promote this machine's records of EXHIBIT=rskd/table06 to
 
 bench: environment ## ours beside what a user would take instead, half an hour (QUICK=1; PARTS="loss draws cache training")
 	$(PY) -m benchmarks $(PARTS)$(if $(filter 1,$(QUICK)), --quick)
+
+rehearse: environment ## a GPU scale's runs at their true size on this CPU, a few steps each: SCALE=h100; 20 GB, 45 minutes
+	$(PY) -m workflow.rehearse --scale $(SCALE)
+
+gpu-first: environment ## what to run first where a GPU is at hand for MINUTES=12, the most worth first; DRY=1 only says it
+	$(PY) -m workflow.gpu_first --minutes $(MINUTES)$(if $(filter 1,$(DRY)), --dry)
 
 clean: ## remove build/ and the tools' caches; .venv, artifacts/ and results/ stay
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

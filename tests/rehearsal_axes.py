@@ -57,7 +57,7 @@ OF_SCHEDULE: dict[str, dict[str, Any]] = {
 }
 OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}
 # by the students of this initial: as wide as the teacher, and half as wide
-OF_INITIAL = {"Fresh": ("shallow",), "FromTeacherLayers": ("shallow", "narrow")}
+OF_INITIAL = {"Fresh": ("shallow",), "FromTeacherLayers": ("shallow", "narrow"), "Pretrained": ("shallow",)}
 OF_BACKGROUND = ("SameText", "OtherText", "Adapted")
 OF_TUNING = ("Untuned", "Instructed")
 

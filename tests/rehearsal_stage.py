@@ -61,6 +61,7 @@ tuning = {LEARNING}
 "10B" = 768
 "50B" = 256
 short = 256
+pretraining = 256
 SFT = 768
 teacher = 2560
 

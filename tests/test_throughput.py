@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,10 @@ def small(tmp_path: Path) -> Callable[..., Run]:
     return lambda **stated: Run(parse({"target": "OneHot", "probe": "throughput", **stated}), scale, 0)
 
 
+def in_turns(number: int, run: Run) -> Run:
+    return replace(run, scale=run.scale.model_copy(update={"timed_turns": number}))
+
+
 # Stand-ins
 
 
@@ -87,7 +92,6 @@ def test_random_text_reads_like_any_packing(small: Callable[..., Run]) -> None:
 def test_every_step_that_is_timed_is_the_training_loops(
     small: Callable[..., Run], machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "REPETITIONS", 3)
     advanced: list[str] = []
     advance = Training.advance
 
@@ -96,7 +100,7 @@ def test_every_step_that_is_timed_is_the_training_loops(
         return advance(self)
 
     monkeypatch.setattr(Training, "advance", noted)
-    record = execute(small(target="Full"), machine)
+    record = execute(in_turns(3, small(target="Full")), machine)
     # warm-up in turns, one step for the memory, then pairs whose order alternates
     assert advanced[:7] == ["OneHot", "Full"] * 3 + ["Full"]
     assert advanced[7:] == ["Full", "OneHot", "OneHot", "Full", "Full", "OneHot"]
@@ -138,14 +142,13 @@ def test_metrics_follow_from_the_times(
     small: Callable[..., Run], machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Planted: a step takes 0.2 s, a plain one 0.1 s, the square product 0.01 s, whatever the machine."""
-    monkeypatch.setattr(probe, "REPETITIONS", 8)
     order = itertools.cycle([0.2, 0.1, 0.01, 0.1, 0.2, 0.01])
 
     def planted(step: Callable[[], object]) -> float:
         return next(order)
 
     monkeypatch.setattr(probe, "seconds_of", planted)
-    run = small(**METHODS[name])
+    run = in_turns(8, small(**METHODS[name]))
     record = execute(run, machine)
     metrics = json.loads((record.folder / "summary.json").read_text())["metrics"]
     cost = Cost(run)

@@ -45,7 +45,7 @@ def steps(found: Plan, scale: Scale, machine: Machine, sizes: list[str], cores: 
         "python": shlex.quote(sys.executable),
         "sizes": shlex.join(sizes),
         "cores": 2 if cores is None else cores,
-        "mem_mb": memory(scale),
+        "mem_mb": memory(found),
         "summary": str(results / scale.name / "{id}" / "summary.json"),
         "teachers": list(found.teachers),
         "timed": [run.id for run in found.runs.values() if run.recipe.measurement and run.recipe.measurement.timed],
@@ -79,10 +79,10 @@ def marker(found: Plan, scale: Scale, machine: Machine) -> Path:
     return machine.artifacts / scale.name / "caches" / f"{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.done"
 
 
-def memory(scale: Scale) -> int:
-    """MB that a job asks a cluster for: PyTorch itself, and the training of the scale's largest model."""
+def memory(found: Plan) -> int:
+    """MB that a job asks a cluster for: PyTorch itself, and the training of the plan's largest model."""
     weights = [
-        role.layers * role.width * (4 * role.width + 3 * role.ffn) + 2 * CLASSES * role.width
-        for role in scale.roles.values()
+        role.layers * role.width * (4 * role.width + 3 * role.ffn) + 2 * (role.vocabulary or CLASSES) * role.width
+        for role in [run.role for run in (found.teachers | found.runs).values()]
     ]
     return 3_000 + WORD * max(weights) // 1_000_000

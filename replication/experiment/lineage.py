@@ -28,6 +28,18 @@ class FromTeacherLayers:
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """The student begins as a trained model, as SE-KD's Qwen3-1.7B and TAD's TinyLlama do.
+
+    Of a role that is a run of its own: by cross-entropy, for `tokens`, under the student's seed. It reads what the
+    teacher read first (`background`); where that is the student's own text, what it reads is then left out of what the
+    student is distilled on. A checkpoint as student is trained already, and begins as it is.
+    """
+
+    tokens: str = "pretraining"
+
+
+@dataclass(frozen=True)
 class SameText:
     """The teacher was trained on the text that the student reads."""
 
@@ -77,8 +89,8 @@ class Instructed:
         return {"tuned_on": {"text": text, "steps": steps, "length": length, "optimiser": optimiser}}
 
 
-Initial = Fresh | FromTeacherLayers
-INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers)}
+Initial = Fresh | FromTeacherLayers | Pretrained
+INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers, Pretrained)}
 Background = SameText | OtherText | Adapted
 BACKGROUNDS = {cls.__name__: cls for cls in (SameText, OtherText, Adapted)}
 Tuning = Untuned | Instructed

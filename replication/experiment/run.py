@@ -11,7 +11,7 @@ import numpy as np
 
 from replication.axes.targets.kept import OneHot
 from replication.experiment.identity import run_id
-from replication.experiment.lineage import Adapted, Instructed, OtherText, SameText, Untuned
+from replication.experiment.lineage import Adapted, Instructed, OtherText, Pretrained, SameText, Untuned
 from replication.experiment.recipe import Recipe
 from replication.experiment.scale import Role, Scale
 
@@ -28,7 +28,7 @@ class Run:
 
     @property
     def role(self) -> Role:
-        """The student's shape and training settings. A checkpoint to continue from is trained as role 300M is."""
+        """The student's shape and training settings. A checkpoint that is no role is trained as role 300M is."""
         student = self.recipe.student
         continues = student not in self.scale.roles and ("/" in student or Path(student).exists())
         role = self.scale.role("300M" if continues else student)
@@ -44,9 +44,9 @@ class Run:
     @property
     def tokenizer(self) -> str:
         """The scale's, unless a model from elsewhere brings its own: a teacher's classes are its tokenizer's tokens."""
-        if self.recipe.teacher not in ("none", *self.scale.roles):
+        if self.recipe.teacher != "none" and not self.scale.trains(self.recipe.teacher):
             return self.recipe.teacher
-        if self.recipe.student not in self.scale.roles:
+        if not self.scale.trains(self.recipe.student):
             return self.recipe.student
         return self.scale.tokenizer
 
@@ -64,12 +64,12 @@ class Run:
         """The run that trains this run's teacher; None where the teacher is not one of this suite's."""
         teacher, text, background = self.recipe.teacher, self.recipe.text, self.recipe.background
         if teacher != "none" and isinstance(background, Adapted):
-            before = OtherText(background.text) if teacher in self.scale.roles else SameText()
+            before = OtherText(background.text) if self.scale.trains(teacher) else SameText()
             adapted = Recipe(
                 teacher, "none", background.tokens, text, target=OneHot(), background=before, **reading(self.recipe)
             )
             return Run(adapted, self.scale, seed=0)
-        if teacher not in self.scale.roles:
+        if not self.scale.trains(teacher):
             return None
         read = text if isinstance(background, SameText) else background.text
         return Run(teacher_recipe(teacher, read, self.recipe), self.scale, seed=0)
@@ -80,9 +80,27 @@ class Run:
         recipe = self.recipe
         if isinstance(recipe.tuning, Instructed):
             return self.untuned
-        if recipe.teacher == "none" and isinstance(recipe.background, OtherText) and recipe.student in self.scale.roles:
+        if self.pretraining is not None:
+            return self.pretraining
+        if recipe.teacher == "none" and isinstance(recipe.background, OtherText) and self.scale.trains(recipe.student):
             return Run(teacher_recipe(recipe.student, recipe.background.text, recipe), self.scale, seed=0)
         return None
+
+    @property
+    def pretraining(self) -> Run | None:
+        """The run that makes a trained model of the student before it is distilled; None where nothing is to do."""
+        recipe = self.recipe
+        if not isinstance(recipe.initial, Pretrained) or not self.scale.trains(recipe.student):
+            return None
+        if self.tokenizer != self.scale.tokenizer:
+            raise ValueError(
+                f"Initial Pretrained: {recipe.student!r} would be pretrained with the scale's tokenizer, and teacher "
+                f"{recipe.teacher!r} brings another. Give a role as teacher, or a checkpoint of that tokenizer as "
+                "student."
+            )
+        text = recipe.text if isinstance(recipe.background, SameText) else recipe.background.text
+        pretrained = Recipe(recipe.student, "none", recipe.initial.tokens, text, target=OneHot(), **reading(recipe))
+        return Run(pretrained, self.scale, self.seed)
 
     @property
     def untuned(self) -> Run:
@@ -94,22 +112,26 @@ class Run:
         if isinstance(recipe.tuning, Instructed):
             return self.untuned.settings() | recipe.tuning.settings(self.scale, self.steps, self.length)
         found = self.of_student() | self.of_teacher() | recipe.background.settings(self.scale)
+        if self.pretraining is not None:
+            found["pretrained_for"] = self.scale.budget(self.pretraining.recipe.tokens)
         return found if recipe.measurement is None else found | recipe.measurement.settings(self.scale)
 
     def of_student(self) -> dict[str, Any]:
         recipe, role = self.recipe, self.role
-        if role.vocabulary is not None and not (recipe.measurement and recipe.measurement.computed):
+        # a model from elsewhere brings its tokenizer, and so its classes
+        foreign = role.vocabulary is not None and self.tokenizer == self.scale.tokenizer
+        if foreign and not (recipe.measurement and recipe.measurement.computed):
             raise ValueError(
                 f"Role {recipe.student!r} of scale {self.scale.name!r} has {role.vocabulary:,} classes of another "
                 "tokenizer than the scale's: it is there to be costed (probe = 'cost'), not to be trained."
             )
         return {
-            "student": shape(recipe.student, role) if recipe.student in self.scale.roles else recipe.student,
+            "student": shape(recipe.student, role) if self.scale.trains(recipe.student) else recipe.student,
             "tokens": self.steps * role.optimiser.batch * self.length,
             "steps": self.steps,
             "batch": role.optimiser.batch,
             "length": self.length,
-            "tokenizer": self.tokenizer if role.vocabulary is None else f"another, of {role.vocabulary:,} classes",
+            "tokenizer": f"another, of {role.vocabulary:,} classes" if foreign else self.tokenizer,
             "optimiser": role.optimiser.model_dump(),
             "evaluation_sequences": self.scale.evaluation_sequences,
         }

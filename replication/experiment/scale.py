@@ -34,16 +34,24 @@ class Optimiser(Entry):
 class Role(Entry):
     """A model's shape (RS-KD Table 20) and how it is trained."""
 
-    family: Literal["llama", "qwen2"] = "llama"
+    family: Literal["llama", "qwen2", "qwen3", "gemma2", "phi", "phi3"] = "llama"
     layers: int
     width: int
     ffn: int
     heads: int
     kv_heads: int
+    head_width: int | None = None  # of attention; none: the width, shared out among the heads
     tied: bool = False  # input and output embeddings shared
-    vocabulary: int | None = None  # classes, where they are not the tokenizer's: a model that is costed, never trained
+    vocabulary: int | None = None  # classes, where they are not those of the scale's tokenizer
+    # a trained checkpoint of the role's name, to be had from elsewhere: shape and classes say what it costs
+    ready_made: bool = False
     length: str  # of the sequences it is trained on, in the paper's words
     optimiser: Optimiser
+
+    @property
+    def of_head(self) -> int:
+        """Width of one attention head."""
+        return self.head_width or self.width // self.heads
 
 
 class Scale(Entry):
@@ -61,6 +69,7 @@ class Scale(Entry):
     tuning: Optimiser | None = None  # of students on instructions, whatever their role (RS-KD Table 19)
     evaluation_sequences: int
     probe_sequences: int  # largest batch of the gradient probe
+    timed_turns: int = 40  # of the throughput probe, each one step of the run and one of plain training
     task_rows: int | None = None  # of each downstream task, drawn; none: all of them
     completed_sequences: int = 32  # held-out rows whose prefixes an oracle completes
     log_every: int  # steps
@@ -69,6 +78,10 @@ class Scale(Entry):
 
     def role(self, name: str) -> Role:
         return self.word("role", name, self.roles, f"; {CHECKPOINT}")
+
+    def trains(self, name: str) -> bool:
+        """Whether the model of this name is one that the suite makes; a checkpoint, by name or path, is not."""
+        return name in self.roles and not self.roles[name].ready_made
 
     def length(self, name: str) -> int:
         return self.word("length", name, self.lengths, f". Add it to [lengths] of {self.name}.toml")

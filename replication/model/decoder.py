@@ -1,4 +1,4 @@
-"""Models by role: transformers' Llama and Qwen2, built, saved, loaded, and brought to one output width."""
+"""Models by role: transformers' own classes, built, saved, loaded, and brought to one output width."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    Phi3Config,
+    PhiConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from replication.data.text_files import first_line
 from replication.experiment.scale import Role
@@ -23,7 +34,14 @@ from replication.model.soundness import (
     refuse_unfit,
 )
 
-CONFIGURATIONS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+CONFIGURATIONS = {
+    "llama": LlamaConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "gemma2": Gemma2Config,
+    "phi": PhiConfig,
+    "phi3": Phi3Config,
+}
 # settings that change no logit: where the model came from, what is kept beside the logits, which tokens end a text
 UNDECISIVE = (
     *("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache", "return_dict"),
@@ -50,8 +68,22 @@ def configured(role: Role, vocabulary: int, length: int, end_of_text: int) -> Pr
         tie_word_embeddings=role.tied,
         bos_token_id=end_of_text,
         eos_token_id=end_of_text,
+        pad_token_id=None,  # Gemma and Phi-3 name one, whose embedding would stay zero
         use_cache=False,
+        **of_family(role),
     )
+
+
+def of_family(role: Role) -> dict[str, Any]:
+    """What a family's shape has beside the common one."""
+    settings: dict[str, Any] = {}
+    if role.head_width is not None or role.family in ("qwen3", "gemma2"):  # these two do not share the width out
+        settings["head_dim"] = role.of_head
+    if role.family == "gemma2":
+        settings["query_pre_attn_scalar"] = role.of_head  # as Gemma-2-9B has it
+    if role.family == "phi":
+        settings["partial_rotary_factor"] = 0.4  # Phi-2's; its family's default is that of Phi-1
+    return settings
 
 
 def load(name_or_path: str | Path) -> PreTrainedModel:

@@ -29,6 +29,8 @@ def from_teacher_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> P
         for to, of in zip(*pairs, strict=True):
             classes = len(to.weight)  # the tokenizer's: a teacher's head may be padded beyond them
             to.weight.copy_(of.weight[:classes])
+            if getattr(to, "bias", None) is not None:
+                to.bias.copy_(of.bias[:classes])
     return student
 
 
@@ -63,12 +65,15 @@ def at_even_distances(layers: int, of: int) -> list[int]:
 
 def cut(name: str, given: Tensor, student: PretrainedConfig, teacher: PretrainedConfig) -> Tensor:
     """An attention weight of the teacher in the student's shape: of each head, the first inputs and first outputs."""
-    heads = teacher.num_key_value_heads if name.startswith(("k_", "v_")) else teacher.num_attention_heads
+    heads, shared = teacher.num_attention_heads, teacher.num_key_value_heads
     width, of_head = student.hidden_size, head_width(student)
-    if name == "o_proj.weight":  # [D, heads * head width]; the others begin with the heads
+    if "norm" in name:  # of each query and key of a head (Qwen3)
+        return given[:of_head]
+    if name in ("o_proj.weight", "dense.weight"):  # [D, heads * head width]; the others begin with the heads
         return given.unflatten(1, (heads, -1))[:width, :, :of_head].flatten(1)
-    if name == "o_proj.bias":
+    if name in ("o_proj.bias", "dense.bias"):
         return given[:width]
+    heads = {"k_": shared, "v_": shared, "qk": heads + 2 * shared}.get(name[:2], heads)  # Phi-3 keeps all three in one
     by_head = given.unflatten(0, (heads, -1))[:, :of_head]
     return (by_head[..., :width] if given.ndim == 2 else by_head).flatten(0, 1)
 

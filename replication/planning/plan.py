@@ -16,7 +16,11 @@ from replication.training.needs import Need
 
 @dataclass
 class Plan:
-    """Every run once, by id: equal rows of different exhibits are one run."""
+    """Every run once, by id: equal rows of different exhibits are one run.
+
+    `teachers` are what is trained before a cache is made: also models that are distilled later, by which rows may be
+    chosen that are cached.
+    """
 
     teachers: dict[str, Run] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
@@ -25,7 +29,10 @@ class Plan:
         if run.teacher is not None and (run.recipe.measurement is None or run.recipe.measurement.taught):
             self.teachers |= {each.id: each for each in [*students(run.teacher), run.teacher]}
         for student in students(run):
-            self.add(student)
+            if student == run.pretraining:
+                self.teachers[student.id] = student
+            else:
+                self.add(student)
         self.runs[run.id] = run
 
     @property

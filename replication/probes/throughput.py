@@ -34,7 +34,6 @@ from replication.training.student import Student
 from replication.training.supervision import FromCache, FromText, Supervision, from_teacher
 from replication.training.training import Training
 
-REPETITIONS = 40  # each one step of the run and one of plain training, in turns
 WARM_UP = 3
 BATCHES = 4  # of text and of cache, gone through again and again
 SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices whose product is the machine's rate
@@ -64,7 +63,7 @@ def throughput(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float]
             training.advance()
             peak = peak_memory()
             pair = [("seconds", training), ("plain_seconds", plain)]
-            for _ in tqdm(range(REPETITIONS), desc=run.id, unit="turn", mininterval=2.0):
+            for _ in tqdm(range(run.scale.timed_turns), desc=run.id, unit="turn", mininterval=2.0):
                 for name, each in pair:
                     taken[name].append(seconds_of(each.advance))
                 taken["matrix_seconds"].append(product_seconds(machine))
@@ -96,7 +95,7 @@ def material(run: Run, machine: Machine) -> tuple[Run, Data]:
 
 def work(cost: Cost) -> Work:
     capped = Cost(in_batches_of(TOKENS // cost.run.length, cost.run))
-    return (capped.step + capped.own_step) * (WARM_UP + REPETITIONS)
+    return (capped.step + capped.own_step) * (WARM_UP + cost.run.scale.timed_turns)
 
 
 def fitting(run: Run, machine: Machine) -> Run:

@@ -23,7 +23,7 @@ from replication.experiment.recipe import Different
 from replication.experiment.run import Run, reading
 from replication.machine.device import Machine
 from replication.seeds import seed_for
-from replication.training.run_data import Data, order_of
+from replication.training.run_data import Data, order_of, pretrained_on
 
 # model and supervision are imported where a model is used: transformers takes seconds, and a plan needs none of it
 if TYPE_CHECKING:
@@ -51,9 +51,11 @@ class Need:
         """What decides the teacher pass: caches that share it are written together."""
         run = self.run
         scored = run.recipe.samples.score is not None  # by the student, who so decides which rows are cached
+        before = pretrained_on(run)  # which leaves its rows out
         return {
             **({"student": run.recipe.student} if scored else {}),
             **({"initial": plain(run.recipe.initial)} if scored and not isinstance(run.recipe.initial, Fresh) else {}),
+            **({} if before is None else {"pretrained": before.id}),
             "teacher": run.teacher.id if run.teacher else run.recipe.teacher,
             "text": run.recipe.text,
             "scale": run.scale.name,

@@ -22,7 +22,7 @@ def tokenizer_of(run: Run, corpus: Corpus, folder: Path) -> Tokenizer:
     ValueError, one line, where it cannot be opened, or where a model of the run brings another one.
     """
     found, student, teacher = opened(run, corpus, folder), run.recipe.student, run.teacher
-    if student not in (*run.scale.roles, run.tokenizer):
+    if not run.scale.trains(student) and student != run.tokenizer:
         if has_tokenizer(student):
             theirs = open_tokenizer(student, corpus, folder)
             refuse_another("student", student, theirs, run, found, corpus)
@@ -70,4 +70,4 @@ def refuse_another(what: str, name: str, theirs: Tokenizer, run: Run, ours: Toke
 def widths(run: Run) -> list[int]:
     """The classes of the run's models from elsewhere."""
     names = (run.recipe.teacher, run.recipe.student)
-    return [outline(name).classes for name in names if name not in ("none", *run.scale.roles)]
+    return [outline(name).classes for name in names if name != "none" and not run.scale.trains(name)]

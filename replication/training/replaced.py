@@ -176,7 +176,7 @@ def teacher_now(run: Run, look: Look, find: Callable[..., str] = fingerprint) ->
 def start_now(run: Run, look: Look) -> str | None:
     """Of the last of the runs whose weights this one reads, or of a student from elsewhere."""
     places: list[str | Path] = [model_folder(each, look.machine) for each in students(run)]
-    if not places and run.recipe.student not in run.scale.roles:
+    if not places and not run.scale.trains(run.recipe.student):
         places = [run.recipe.student]
     if not places:
         return None

@@ -15,7 +15,7 @@ from replication.data.corpus import open_corpus
 from replication.data.packed_conversations import SPLITS, Conversations, pack_conversations
 from replication.data.packing import Packing, pack, validation
 from replication.data.tokenizer import Tokenizer
-from replication.experiment.lineage import Instructed
+from replication.experiment.lineage import Instructed, SameText
 from replication.experiment.run import Run, Scores
 from replication.seeds import generator
 from replication.training.reading import tokenizer_of
@@ -41,13 +41,33 @@ class Data:
 
 
 def order_of(run: Run, data: Data) -> np.ndarray:
-    """The training rows in training order, once through; a longer budget goes through them again."""
+    """The training rows in training order, once through; a longer budget goes through them again.
+
+    Without those by which the student was pretrained. ValueError where they are all of them.
+    """
     samples = run.recipe.training_recipe.samples
     scores_S = torch.full((len(data.training_rows),), torch.nan)
     if samples.score is not None:
         assert data.scores is not None, "what reads the rows of a run has its data scored first (training/scores.py)"
         scores_S = torch.from_numpy(data.scores.values_S)
-    return samples(scores_S, generator(run.seed, "samples")).numpy()
+    random = generator(run.seed, "samples")
+    before = pretrained_on(run)
+    if before is None or data.conversations is not None:
+        return samples(scores_S, random).numpy()
+    read = before.steps * before.role.optimiser.batch
+    if read >= len(scores_S):
+        raise ValueError(
+            f"Pretraining {run.recipe.student!r} for {before.recipe.tokens} tokens reads all {len(scores_S):,} rows of "
+            f"the text, and leaves none to distil it on: give initial = {{ name = 'Pretrained', tokens = ... }} fewer "
+            f"than {len(scores_S) * run.length:,}."
+        )
+    left_S = np.setdiff1d(np.arange(len(scores_S)), order_of(before, data)[:read])
+    return left_S[samples(scores_S[left_S], random).numpy()]
+
+
+def pretrained_on(run: Run) -> Run | None:
+    """The run that pretrained the student on this run's own text; None where there is none."""
+    return run.pretraining if isinstance(run.recipe.background, SameText) else None
 
 
 def data_for(run: Run, artifacts: Path) -> Data:

@@ -55,7 +55,7 @@ class Training:
         self.model = model = starting_point(run, data, machine).to(machine.device)
         self.inputs = inputs_of_text(data)
         # looked at before anything wraps the model
-        afresh = run.recipe.student in run.scale.roles and isinstance(run.recipe.initial, Fresh)
+        afresh = run.scale.trains(run.recipe.student) and isinstance(run.recipe.initial, Fresh)
         if run.start is not None or not afresh:
             self.inputs["start"] = fingerprint(model)
         if teacher is not None:

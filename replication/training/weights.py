@@ -43,7 +43,7 @@ def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
         if not (folder / "config.json").exists():
             raise ValueError(f"Run {run.start.id}, from which {run.id} goes on, is not trained yet: run it first.")
         return trainable(load(folder), data.tokenizer.vocabulary)
-    if run.recipe.student in run.scale.roles:
+    if run.scale.trains(run.recipe.student):
         seed = seed_for(run.seed, "init") % 2**63
         fresh = build(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed).train()
         initial = run.recipe.initial
