@@ -81,6 +81,19 @@ def test_a_claim_on_single_printed_numbers(given: Claim, state: str) -> None:
     assert "p =" not in verdict.numbers
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        claim("order", ["a", "unprinted"]),
+        Claim(id="x", text="t", where="w", relation="wins", columns=["loss"], rows=["a", "unprinted"]),
+    ],
+    ids=["order", "wins"],
+)
+def test_what_is_not_printed_is_named_in_quotes(given: Claim) -> None:
+    """A label is no part of the sentence: 'prints no The distance over ...' once stood on a page."""
+    assert "the paper prints nothing under 'Loss' for " in judge_published(world(claims=[given]))["x"].numbers
+
+
 def test_every_relation_of_ours_has_a_verdict_on_print() -> None:
     assert set(RELATIONS) == set(OUR_RELATIONS)
     assert {given.relation for given, _ in CASES} == set(RELATIONS)

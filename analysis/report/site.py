@@ -44,11 +44,8 @@ def gathered(scale: str, records: dict[str, list[Record]]) -> World:
     return World(scale, [load(name) for name in names()], ledger(records), audit(), records)
 
 
-def write(world: World, folder: Path, figures: bool = True) -> Path:
-    """Write the site into `folder` and return its index.html; pages and figures that it no longer has are removed.
-
-    figures: False leaves them out, which is most of the time that this takes.
-    """
+def write(world: World, folder: Path) -> Path:
+    """Write the site into `folder` and return its index.html; pages and figures that it no longer has are removed."""
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
     templates = environment(world)
 
@@ -63,7 +60,7 @@ def write(world: World, folder: Path, figures: bool = True) -> Path:
     texts = json.dumps(search_text(world.exhibits, world.entries), indent=0, sort_keys=True)
     (folder / "search.js").write_text(f"window.reportTexts = {texts};\n", encoding="utf-8")
     sheets = [sheet(exhibit, world.scale, world.records) for exhibit in world.exhibits]
-    pictures = drawn(sheets, world.records, folder) if figures else {}
+    pictures = drawn(sheets, world.records, folder)
     written = []
     for place, one in enumerate(sheets):
         around = neighbours(world.exhibits, place)
