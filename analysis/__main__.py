@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.load import Record, frame, shown_at, unfinished
-from analysis.sheet import OURS, sheet, verdicts
+from analysis.sheet import OURS, pointer, sheet, verdicts
 from paper_tables.spec import PAPERS, Exhibit, load, names
 
 ROOT = Path(__file__).parent.parent
@@ -98,9 +98,12 @@ def claims(given: argparse.Namespace) -> None:
         raise ValueError(f"No paper {given.paper!r}. Known: {', '.join(PAPERS)}.")
     entries = ledger(read(given), [given.paper] if given.paper else None)
     for entry in entries:
-        ours = logged(entry)
         print(f"{entry.exhibit:<16} {entry.claim.id}: {entry.claim.text} ({entry.claim.where})")
         print(f"  published  {entry.published.state:<12} {entry.published.numbers}")
+        if entry.reprints:
+            print(f"  ours       {'reprint':<12} judged in {entry.reprints}")
+            continue
+        ours = logged(entry)
         print(f"  ours       {ours.state:<12} {ours.numbers}")
     counts = tally(entries)
     for paper in [given.paper] if given.paper else PAPERS:
@@ -117,6 +120,8 @@ def report(given: argparse.Namespace) -> None:
 
 
 def print_verdicts(exhibit: Exhibit, found: dict[str, list[Record]]) -> None:
+    for line in pointer(exhibit, found):
+        print(f"{exhibit.name:<16} {'reprint':<12} {line}")
     frames = {voice: frame(exhibit, found[voice], voice) for voice in OURS}
     for voice, claim, verdict in verdicts(exhibit, frames):
         print(f"{exhibit.name:<16} {verdict.state:<12} {voice:<6} {claim.id}: {verdict.numbers}")

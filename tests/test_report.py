@@ -21,6 +21,7 @@ from analysis.ledger import Entry
 from analysis.load import records
 from analysis.report import site, words
 from analysis.report.site import World, gathered, write
+from paper_tables.spec import load, names
 from tests.make_targets import makes, needs_make
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -159,6 +160,18 @@ def test_a_claim_stands_with_both_verdicts(planted: Path) -> None:
         assert "published holds wrong as printed. logged fails wrong on ours." in text
         assert text.index("wrong on ours.") < text.index("open on ours.") < text.index("right on ours.")
     assert "Nobody looked. Section 9" in words_of(Page(planted / "claims.html"))
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load(name).reprints])
+def test_a_reprint_leads_to_the_verdicts_of_its_exhibit(real: Path, everything: World, name: str) -> None:
+    there = load(name).reprints
+    page = Page(real / words.page(name))
+    assert f"../{words.page(there)}#claims" in {link["href"] for link in page.all("a")}
+    text, called = words_of(page), words.called(there)
+    assert f"reprint: judged where the paper prints it Paper: {load(name).where}" in text
+    assert f"Verdicts of {called} ({there}): logged " in text and f"ours judged in {called}" in text
+    assert text.count(f"; judged on our runs in {called}") == len(load(name).claims)
+    assert [entry.ours for entry in everything.entries if entry.exhibit == name] == [{}] * len(load(name).claims)
 
 
 def test_no_text_of_an_exhibit_becomes_markup(planted: Path) -> None:

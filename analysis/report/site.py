@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis.counts import MANY, ONE
 from analysis.ledger import Entry, ledger
 from analysis.load import Record
 from analysis.report import claim, words
@@ -88,7 +89,7 @@ def environment(world: World) -> Environment:
     made.globals.update(exhibit_count=len(world.exhibits), claim_count=len(world.entries))
     present = {each.paper for each in world.exhibits} | {entry.paper for entry in world.entries}
     made.globals.update(papers={paper: name for paper, name in PAPERS.items() if paper in present})
-    made.globals.update(meaning=words.MEANING, one=words.ONE, many=words.MANY, statuses=words.STATUS_SHORT)
+    made.globals.update(meaning=words.MEANING, one=ONE, many=MANY, statuses=words.STATUS_SHORT)
     made.filters["code"] = code
     return made
 
