@@ -52,13 +52,9 @@ class Sheet:
     @property
     def status(self) -> str:
         """The exhibit's; 'partly' where it is replicated and rows of it that the suite runs are empty; 'reprint'."""
-        return (
-            "partly"
-            if self.exhibit.status == "replicated" and empty(self.exhibit, self.frames)
-            else "reprint"
-            if self.exhibit.reprints
-            else self.exhibit.status
-        )
+        if self.exhibit.status == "replicated" and empty(self.exhibit, self.frames):
+            return "partly"
+        return "reprint" if self.exhibit.reprints else self.exhibit.status
 
     def verdict_lines(self) -> list[str]:
         return [
