@@ -10,7 +10,7 @@ from rich.console import Console
 
 from analysis.further import still_open
 from analysis.load import Record, frame, shown_at, unfinished
-from analysis.sheet import OURS, sheet, verdicts
+from analysis.sheet import OURS, pointer, sheet, verdicts
 from paper_tables.spec import PAPERS, load, names
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +97,8 @@ def all_verdicts(given: argparse.Namespace) -> None:
         if given.open:
             unsettled += still_open(exhibit, frames, judged)
             continue
+        for line in pointer(exhibit, found):
+            print(f"{exhibit.name:<16} {'reprint':<12} {line}")
         for voice, claim, verdict in judged:
             print(f"{exhibit.name:<16} {verdict.state:<12} {voice:<6} {claim.id}: {verdict.numbers}")
     for each in sorted(unsettled, key=lambda each: each.more):  # stable: papers stay in their order
@@ -111,9 +113,12 @@ def claims(given: argparse.Namespace) -> None:
         raise ValueError(f"No paper {given.paper!r}. Known: {', '.join(PAPERS)}.")
     entries = ledger(read(given), [given.paper] if given.paper else None)
     for entry in entries:
-        ours = logged(entry)
         print(f"{entry.exhibit:<16} {entry.claim.id}: {entry.claim.text} ({entry.claim.where})")
         print(f"  published  {entry.published.state:<12} {entry.published.numbers}")
+        if entry.reprints:
+            print(f"  ours       {'reprint':<12} judged in {entry.reprints}")
+            continue
+        ours = logged(entry)
         print(f"  ours       {ours.state:<12} {ours.numbers}")
     counts = tally(entries)
     for paper in [given.paper] if given.paper else PAPERS:

@@ -138,7 +138,7 @@ def apart(other: dict[Fact, tuple[str, str]]) -> str:
         elif kind in ("scale", "corpus"):
             told.append(f"{kind} {value} instead of {instead}")
         elif kind == "products":
-            told.append(f"products {in_words(value)} instead of {in_words(instead)}")
+            told.append(f"products {in_words(value)} where theirs are {in_words(instead)}")
         else:
             told.append(next(word for word, of in KINDS.items() if kind in of))
     parts = [f"another numerics of {listed(sorted(p))} ({v} instead of {i})" for (v, i), p in sorted(numerics.items())]

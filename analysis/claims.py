@@ -142,8 +142,8 @@ def check(claim: Claim, exhibit: Exhibit) -> None:
 def missing(claim: Claim, exhibit: Exhibit, column: Column, table: pd.DataFrame) -> str:
     """Why the claim cannot be tested, or ''."""
     if absent := [label for label in dict.fromkeys(claim.rows) if label not in table]:
-        why = f" ({column.label}: {column.why})" if column.why else ""
-        return f"no {column.label} of {', '.join(map(repr, absent))}{why}"
+        why = f" ({column.why})" if column.why else ""
+        return f"nothing under {column.label!r} for {', '.join(map(repr, absent))}{why}"
     return "" if len(table.dropna()) else f"no seed is common to {', '.join(map(repr, dict.fromkeys(claim.rows)))}"
 
 

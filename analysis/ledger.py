@@ -18,7 +18,8 @@ class Entry:
     exhibit: str  # "rskd/table06"; "rskd/said" for a claim that no table or data figure decides
     claim: Claim | Undecided
     published: Verdict
-    ours: dict[str, Verdict]  # by voice: "logged" always, "yours" where this machine ran any of the exhibit
+    ours: dict[str, Verdict]  # by voice: "logged" always, "yours" where this machine ran any; a reprint has none
+    reprints: str = ""  # the exhibit whose verdicts on our runs stand for this one's
 
 
 def ledger(records: dict[str, list[Record]], papers: list[str] | None = None) -> list[Entry]:
@@ -32,7 +33,8 @@ def ledger(records: dict[str, list[Record]], papers: list[str] | None = None) ->
             for voice, claim, verdict in verdicts(exhibit, frames):
                 ours[claim.id][voice] = verdict
             entries += [
-                Entry(paper, exhibit.name, claim, on_print[claim.id], ours[claim.id]) for claim in exhibit.claims
+                Entry(paper, exhibit.name, claim, on_print[claim.id], ours[claim.id], exhibit.reprints)
+                for claim in exhibit.claims
             ]
         for undecided in said(paper).claims:
             needs = Verdict("untested", f"no table or data figure decides it; {undecided.needs}")
@@ -50,7 +52,10 @@ def tally(entries: list[Entry]) -> dict[str, dict[str, Counter[str]]]:
     found: dict[str, dict[str, Counter[str]]] = {}
     for paper in PAPERS:
         mine = [entry for entry in entries if entry.paper == paper]
-        sides = {"published": [entry.published for entry in mine], "ours": [logged(entry) for entry in mine]}
+        sides = {
+            "published": [entry.published for entry in mine],
+            "ours": [logged(entry) for entry in mine if entry.ours],
+        }
         found[paper] = {
             side: Counter({state: sum(verdict.state == state for verdict in verdicts) for state in STATES})
             for side, verdicts in sides.items()

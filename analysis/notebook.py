@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import paper_tables.audit
 from analysis.claims import Verdict
+from analysis.counts import MANY, ONE, counts, in_words
 from analysis.ledger import Entry, ledger, tally
 from analysis.load import Record, shown_at
 from analysis.published import judge_published
@@ -70,7 +71,7 @@ def show(name: str, scale: str = "laptop") -> Shown:
 def claims(paper: str, scale: str = "laptop") -> Shown:
     """Every claim of a paper, with the verdict on its own numbers and on ours."""
     entries = claim.worst_first(ledger(read(scale), [known(paper)]))
-    sides = {side: words.in_words(words.counts(verdicts)) for side, verdicts in words.by_side(entries).items()}
+    sides = {side: in_words(counts(verdicts)) for side, verdicts in words.by_side(entries).items()}
     failed = [entry for entry in entries if "fails" in {v.state for v in (entry.published, *entry.ours.values())}]
     others = [entry for entry in entries if entry not in failed]
     return rendered(f"claims of {paper}", "claims", sides, list(map(claim.view, failed)), list(map(claim.view, others)))
@@ -90,7 +91,7 @@ def overview(scale: str = "laptop") -> Shown:
     on_file = coverage()
     states = tally(ledger(read(scale)))
     verdicts = [
-        [PAPERS[paper], side, *counts.values()] for paper, sides in states.items() for side, counts in sides.items()
+        [PAPERS[paper], side, *each.values()] for paper, sides in states.items() for side, each in sides.items()
     ]
     audited = [
         [name, *(sum(finding.severity == severity for finding in findings(paper)) for severity in SEVERITIES)]
@@ -144,7 +145,8 @@ def judged(made: Sheet) -> list[Entry]:
     for voice, one, verdict in made.verdicts:
         ours[one.id][voice] = verdict
     paper, name = made.exhibit.paper, made.exhibit.name
-    return [Entry(paper, name, one, on_print[one.id], ours[one.id]) for one in made.exhibit.claims]
+    reprints = made.exhibit.reprints
+    return [Entry(paper, name, one, on_print[one.id], ours[one.id], reprints) for one in made.exhibit.claims]
 
 
 def figure(made: Sheet, found: dict[str, list[Record]]) -> str | None:
@@ -174,5 +176,5 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(one=words.ONE, many=words.MANY, style=(HERE / "notebook.css").read_text())
+    made.globals.update(one=ONE, many=MANY, style=(HERE / "notebook.css").read_text())
     return made

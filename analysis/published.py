@@ -66,7 +66,7 @@ def decide(claim: Claim, exhibit: Exhibit) -> Said:
     for label in claim.rows:
         value = value_of(exhibit, label, column.key)
         if value is None:
-            return "untested", f"the paper prints no {column.label} of {label!r}"
+            return "untested", f"the paper prints nothing under {column.label!r} for {label!r}"
         values.append(value)
     return RELATIONS[claim.relation](claim, column, values)
 
@@ -192,7 +192,10 @@ def wins(claim: Claim, exhibit: Exhibit) -> Said:
         values = [value_of(exhibit, label, key) for label in claim.rows]
         a, b = values[0], values[1]
         if a is None or b is None:
-            return "untested", f"the paper prints no {column.label} of one of {', '.join(map(repr, claim.rows))}"
+            return (
+                "untested",
+                f"the paper prints nothing under {column.label!r} for one of {', '.join(map(repr, claim.rows))}",
+            )
         said = ahead(one.rows[0], one.rows[1], column, Value(a.mean, a.half, None, 1), Value(b.mean, b.half, None, 1))
         assert not isinstance(said, Comparison)
         states[column.label] = said[0]

@@ -12,8 +12,9 @@ from analysis import origin
 from analysis.cells import Cell, cells, own_text, published_text
 from analysis.chance import LEGEND, beside
 from analysis.claims import STATES, Verdict, judge
+from analysis.counts import counts, in_words
 from analysis.load import Record, choose, frame
-from paper_tables.spec import TEXT, Claim, Column, Exhibit, Row
+from paper_tables.spec import PAPERS, TEXT, Claim, Column, Exhibit, Row, load
 
 OURS = ("logged", "yours")
 VOICES = ("published", *OURS)
@@ -50,12 +51,10 @@ class Sheet:
 
     @property
     def status(self) -> str:
-        """The exhibit's; 'partly' where it is replicated and rows of it that the suite runs are empty."""
-        return (
-            "partly"
-            if self.exhibit.status == "replicated" and empty(self.exhibit, self.frames)
-            else self.exhibit.status
-        )
+        """The exhibit's; 'partly' where it is replicated and rows of it that the suite runs are empty; 'reprint'."""
+        if self.exhibit.status == "replicated" and empty(self.exhibit, self.frames):
+            return "partly"
+        return "reprint" if self.exhibit.reprints else self.exhibit.status
 
     def verdict_lines(self) -> list[str]:
         return [
@@ -71,12 +70,14 @@ def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes:
     told = [line for column in exhibit.columns if column.why for line in [footnote(exhibit, column)]]
     for voice in OURS:
         told += [f"{voice}: {note}" for note in frames[voice].attrs["notes"]]
-        told += gaps(exhibit, voice, frames[voice])
+        told += gaps(exhibit, voice, frames[voice]) if exhibit.status != "published" else []
     company = {voice: beside(exhibit, chosen[voice]) for voice in OURS}
     told += [LEGEND] if any(company.values()) else []
     told += [f"Row {row.label!r}: {row.note}" for row in exhibit.rows if row.note]
     told += [
-        f"Row {row.label!r} is not run by the suite." for row in exhibit.rows if row.recipe is None and not row.note
+        f"Row {row.label!r} is not run by the suite."
+        for row in exhibit.rows
+        if exhibit.status != "published" and row.recipe is None and not row.note  # of the others the header says it
     ]
     scale = exhibit.at(scale)
     return Sheet(
@@ -85,7 +86,7 @@ def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes:
         frames=frames,
         cells={voice: cells(table) for voice, table in frames.items()},
         seeds={voice: seeds_of(table) for voice, table in frames.items()},
-        header=header(exhibit, scale, chosen, empty(exhibit, frames)),
+        header=[*header(exhibit, scale, chosen, empty(exhibit, frames)), *pointer(exhibit, records)],
         verdicts=verdicts(exhibit, frames),
         notes=[*told, *(notes or []), *exhibit.notes],
         beside=company,
@@ -98,10 +99,28 @@ def footnote(exhibit: Exhibit, column: Column) -> str:
 
 
 def verdicts(exhibit: Exhibit, frames: dict[str, pd.DataFrame]) -> list[tuple[str, Claim, Verdict]]:
-    """Every claim judged for each voice that ran any of it (for the logged one if none did), failed first."""
+    """Every claim judged for each voice that ran any of it (for the logged one if none did), failed first.
+
+    A reprint has none: its numbers are judged once, where the paper prints them.
+    """
+    if exhibit.reprints:
+        return []
     spoken = [voice for voice in OURS if len(frames[voice])] or ["logged"]
     found = [(voice, claim, judge(claim, exhibit, frames[voice])) for claim in exhibit.claims for voice in spoken]
     return sorted(found, key=lambda entry: STATES.index(entry[2].state))
+
+
+def pointer(exhibit: Exhibit, records: dict[str, list[Record]]) -> list[str]:
+    """Of a reprint one line: how many claims of the exhibit that it reprints hold on our runs."""
+    if not exhibit.reprints:
+        return []
+    other = load(exhibit.reprints)
+    found = verdicts(other, {voice: frame(other, records[voice], voice) for voice in OURS})
+    by_voice = {voice: [verdict for spoken, _, verdict in found if spoken == voice] for voice in OURS}
+    told = [f"{voice} {in_words(counts(own))}" for voice, own in by_voice.items() if own]
+    return [
+        f"Verdicts of {PAPERS[other.paper]} {other.kind.capitalize()} {other.number} ({other.name}): {'; '.join(told)}."
+    ]
 
 
 def gaps(exhibit: Exhibit, voice: str, table: pd.DataFrame) -> list[str]:

@@ -115,6 +115,7 @@ class Exhibit(Entry):
     # published: transcribed, the suite cannot run it yet; runnable: it can; replicated: there are logged records
     status: Literal["replicated", "runnable", "published"]
     why: str = ""
+    reprints: str = ""  # 'rskd/table06': the exhibit whose numbers this one prints again, and which is run in its place
     scales: list[Scale] = Field(default_factory=lambda: list(SCALES))  # runnable at
     layout: Literal["rows", "transposed", "grid"] = "rows"  # as the paper prints it; grid: "down / across"
     doubt: str = ""  # what the extracted text leaves open
@@ -246,6 +247,10 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
         twice = {value for value in values if values.count(value) > 1}
         if twice:
             return f"{kind} {min(twice)!r} stands twice."
+    if exhibit.reprints and (exhibit.status != "published" or not (ROOT / f"{exhibit.reprints}.toml").exists()):
+        return (
+            f"reprints {exhibit.reprints!r}: what is reprinted is an exhibit on file, and a reprint is not run itself."
+        )
     for row in exhibit.rows:
         unknown = set(row.published) | set(row.published_sd) | set(row.companions)
         unknown |= set(row.best) | set(row.second) | set(row.printed_in) | set(row.metrics)

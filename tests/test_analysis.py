@@ -121,8 +121,8 @@ def test_a_column_s_own_run_and_a_gain_over_it(tmp_path: Path) -> None:
     [
         ({"corpus": "beef"}, "corpus beef instead of c0ffee"),
         ({"scale": "h100"}, "scale h100 instead of laptop"),
-        ({"products": "bfloat16"}, "products in bfloat16 instead of in float32"),
-        ({"products": "unrecorded"}, "products of unrecorded precision instead of in float32"),
+        ({"products": "bfloat16"}, "products in bfloat16 where theirs are in float32"),
+        ({"products": "unrecorded"}, "products of unrecorded precision where theirs are in float32"),
         ({"numerics": {"loss": 2}}, "another numerics of loss (2 instead of 1)"),
         ({"numerics": {"loss": 2, "data": 2}}, "another numerics of data and loss (2 instead of 1)"),
         ({"teacher": "0dd"}, "another teacher"),

@@ -170,7 +170,7 @@ def test_only_common_seeds_count() -> None:
     [
         ("ab", {"b": "another numerics"}, "waiting", "runs of 'b' exist, of another numerics"),
         ("cb", {"b": "another teacher", "c": "another numerics"}, "waiting", "of another numerics or another teacher"),
-        ("cb", {"b": "another teacher"}, "untested", "no Loss of 'c', 'b'"),
+        ("cb", {"b": "another teacher"}, "untested", "nothing under 'Loss' for 'c', 'b'"),
         ("ad", {"b": "another numerics"}, "holds", "3 seeds"),
     ],
 )

@@ -55,6 +55,19 @@ def test_an_exhibit_loads_and_is_filled_in(name: str) -> None:
         assert any(row.published for row in exhibit.rows)
 
 
+REPRINTS = [name for name in NAMES if "/poster" in name]
+
+
+@pytest.mark.parametrize("name", REPRINTS)
+def test_a_reprint_names_the_exhibit_that_prints_each_of_its_cells(name: str) -> None:
+    """As the audit compares them: every cell with one of the exhibit that it is said to reprint."""
+    exhibit = load(name)
+    pairs = [relation.of for relation in exhibit.relations if relation.function == "equal"]
+    cells = {(row.label, key) for row in exhibit.rows for key in row.published}
+    assert exhibit.reprints and {tuple(cell) for cell, _ in pairs} == cells
+    assert {f"{exhibit.paper}/{there[0]}" for _, there in pairs if isinstance(there, list)} == {exhibit.reprints}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_claims_state_what_their_relation_needs(name: str) -> None:
     exhibit = load(name)
@@ -203,6 +216,16 @@ FAULTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("row 'Top-K 12'", "'lm_loss'", "'2.87' is text"),
     ),
     "word in a number": ("lm_loss = 2.87", 'lm_loss = "n/a"', ("row 'Top-K 12'", "'lm_loss'", "'n/a' is text")),
+    "reprint that runs": (
+        'title = "A title"',
+        'title = "A title"\nreprints = "rskd/table06"',
+        ("'rskd/table06'", "not run"),
+    ),
+    "reprint of nothing": (
+        'status = "replicated"',
+        'status = "published"\nreprints = "rskd/table99"',
+        ("'rskd/table99'", "on file"),
+    ),
     "bad TOML": ('title = "A title"', "title = A title", ("not TOML", "line 4")),
     "unknown key": ('label = "Top-K 12"', 'label = "Top-K 12"\ncomment = 1', ("rows 'Top-K 12'", "comment")),
     "missing key": ('label = "CE"\n', "", ("rows 1", "label", "required")),

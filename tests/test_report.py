@@ -14,17 +14,19 @@ from typing import Any
 
 import pytest
 from planted import plant_all
-from reported import ENTRIES, EXHIBITS, FINDINGS, HOSTILE, Page, world
+from reported import ENTRIES, EXHIBITS, FINDINGS, HOSTILE, Page, frames, world
 
 from analysis.__main__ import main
 from analysis.ledger import Entry
 from analysis.load import records
 from analysis.report import site, words
 from analysis.report.site import World, gathered, write
+from paper_tables.spec import load, names
 from tests.make_targets import makes, needs_make
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 LIMIT = 300_000  # bytes of index.html
+CUT = (Path(__file__).parent / "cut.js").read_text()
 PAGES = ("index.html", "claims.html", "errata.html")
 
 
@@ -42,8 +44,10 @@ def everything() -> World:
 
 @pytest.fixture(scope="module")
 def real(everything: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site of everything on file, without figures."""
-    return write(everything, tmp_path_factory.mktemp("real"), figures=False).parent
+    """The site of everything on file, with frames for figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site, "drawn", frames)
+        return write(everything, tmp_path_factory.mktemp("real")).parent
 
 
 @pytest.fixture(params=["planted", "real"])
@@ -158,6 +162,18 @@ def test_a_claim_stands_with_both_verdicts(planted: Path) -> None:
     assert "Nobody looked. Section 9" in words_of(Page(planted / "claims.html"))
 
 
+@pytest.mark.parametrize("name", [name for name in names() if load(name).reprints])
+def test_a_reprint_leads_to_the_verdicts_of_its_exhibit(real: Path, everything: World, name: str) -> None:
+    there = load(name).reprints
+    page = Page(real / words.page(name))
+    assert f"../{words.page(there)}#claims" in {link["href"] for link in page.all("a")}
+    text, called = words_of(page), words.called(there)
+    assert f"reprint: judged where the paper prints it Paper: {load(name).where}" in text
+    assert f"Verdicts of {called} ({there}): logged " in text and f"ours judged in {called}" in text
+    assert text.count(f"; judged on our runs in {called}") == len(load(name).claims)
+    assert [entry.ours for entry in everything.entries if entry.exhibit == name] == [{}] * len(load(name).claims)
+
+
 def test_no_text_of_an_exhibit_becomes_markup(planted: Path) -> None:
     for page in pages(planted):
         assert all("src" in script for script in page.all("script")) and HOSTILE not in page.path.read_text()
@@ -173,10 +189,11 @@ def table_lines(page: Page, caption: str) -> list[str]:
 
 def test_numbers_stand_as_printed_with_the_papers_marks(planted: Path) -> None:
     page = Page(planted / "exhibits" / "sekd-table03.html")
-    assert table_lines(page, "as published")[1:10] == [
+    assert table_lines(page, "as published")[1:11] == [
         *("Quantity", "Small", "Large"),
         *("Loss\u00a0↓", "2.80 (best)", "2.9 (sd 0.10) (second)"),
         *("Size", "300M"),
+        "↔ what does not fit scrolls sideways",
         "Bold: the best, as the paper marks it. Underlined: the paper’s second mark. "
         "↓ lower is better, ↑ higher is better.",
     ]
@@ -283,12 +300,16 @@ def browser() -> Iterator[Any]:
     started.quit()
 
 
-def visit(browser: Any, page: Path, fragment: str = "", width: int = 1280, scheme: str = "light") -> None:
+def look(browser: Any, width: int, scheme: str) -> None:
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     preferred = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
     media = {"features": [{"name": name, "value": value} for name, value in preferred.items()]}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+def visit(browser: Any, page: Path, fragment: str = "", width: int = 1280, scheme: str = "light") -> None:
+    look(browser, width, scheme)
     browser.get("about:blank")  # else a new fragment of the same page loads nothing
     browser.get(page.as_uri() + fragment)
 
@@ -407,6 +428,51 @@ def test_the_keyboard_reaches_the_content_and_the_search(browser: Any, real: Pat
     assert 0 < len(shown(browser)) < 60
 
 
+def cut(browser: Any, page: Path) -> set[str]:
+    """What of the page is cut on a desk, on half of one and on a phone; folds are open."""
+    visit(browser, page)
+    browser.execute_script("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    found = set()
+    for width, scheme in ((1400, "light"), (900, "dark"), (375, "light")):
+        look(browser, width, scheme)
+        found |= {f"{page.stem} at {width}, {fault}" for fault in browser.execute_async_script(CUT)}
+    return found
+
+
+def test_nothing_is_cut_at_any_width(browser: Any, built: Path) -> None:
+    """Of every page: tables that do not fit scroll and say so, figures shrink, nothing else is wider than its place."""
+    assert set().union(*(cut(browser, page.path) for page in pages(built))) == set()
+
+
+def test_the_dark_scheme_changes_colours_alone() -> None:
+    """So what fits in the one fits in the other."""
+    style = files("analysis.report").joinpath("report.css").read_text()
+    dark = re.findall(r"@media \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}\s*\}", style, re.S)
+    assert len(dark) == style.count("prefers-color-scheme") == 1
+    assert re.fullmatch(r"(\s*--[a-z-]+: #[0-9a-f]{6};)+\s*", dark[0])
+
+
+@pytest.mark.parametrize(
+    ("slip", "fault"),
+    [
+        ("figure img { max-width: none !important; }", "wider than its frame: <img>"),
+        (".hint { display: none !important; }", "scrolls and does not say so: <div>"),
+        (".hint { display: block !important; }", "says that it scrolls and does not: <div>"),
+        (".scroll { overflow-x: hidden !important; }", "cut without a scrollbar: <div>"),
+        (".tally td { padding: 3rem !important; }", "the page is"),
+        (".lede { width: 80rem; }", "beyond the window: <p>"),
+        (".header { width: 10rem; white-space: nowrap; }", "wider than its box: <ul>"),
+        (".scroll caption span { max-width: none !important; width: 200rem; }", "wider than its frame: <span"),
+    ],
+)
+def test_what_is_cut_is_seen(browser: Any, planted: Path, tmp_path: Path, slip: str, fault: str) -> None:
+    shutil.copytree(planted, tmp_path / "site")
+    with (tmp_path / "site" / "report.css").open("a") as style:
+        style.write(slip)
+    pages = [tmp_path / "site" / name for name in ("index.html", "errata.html", "exhibits/rskd-table01.html")]
+    assert any(fault in found for page in pages for found in cut(browser, page))
+
+
 @pytest.mark.parametrize("name", [*PAGES, "exhibits/rskd-table02.html"])
 def test_a_narrow_screen_scrolls_one_way_only(browser: Any, real: Path, name: str) -> None:
     visit(browser, real / name, width=320)
@@ -419,5 +485,8 @@ def test_without_scripts_everything_is_there(browser: Any, planted: Path) -> Non
         visit(browser, planted / "index.html")
         assert not browser.find_element("css selector", "form.filter").is_displayed()
         assert all(item.is_displayed() for item in browser.find_elements("css selector", ".item"))
+        visit(browser, planted / "exhibits" / "rskd-table01.html")
+        hints = browser.find_elements("css selector", ".hint")
+        assert hints and all(hint.is_displayed() for hint in hints)
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import math
+import re
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -18,9 +20,11 @@ from rich.console import Console
 
 from analysis import tables, terminal
 from analysis.__main__ import main
+from analysis.claims import STATES
+from analysis.ledger import ledger, tally
 from analysis.load import Record, records, shown_at
 from analysis.matching import matches
-from analysis.sheet import Sheet, sheet
+from analysis.sheet import OURS, Sheet, sheet
 from paper_tables.spec import Claim, load, names
 
 ROOT = Path(__file__).parent.parent
@@ -226,8 +230,40 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
 def test_verdicts_of_all_exhibits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(tmp_path, "verdicts")) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == sum(len(load(name).claims) for name in names())
-    assert all(" untested " in line for line in lines)
+    reprints = [name for name in names() if load(name).reprints]
+    assert len(lines) == sum(len(load(name).claims) for name in names() if name not in reprints) + len(reprints)
+    told = [line for line in lines if " untested " not in line or " reprint " in line]
+    for line, name in zip(told, reprints, strict=True):  # one line in the place of its claims
+        there = load(name).reprints
+        assert line.split()[:2] == [name, "reprint"] and line.endswith(
+            f"({there}): logged {len(load(there).claims)} untested."
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load(name).reprints])
+def test_a_reprint_points_to_the_verdicts_of_its_exhibit_and_is_not_counted_again(tmp_path: Path, name: str) -> None:
+    given = load(name)
+    there = load(given.reprints)
+    plant_exhibit(tmp_path / "logged", there)
+    plant_exhibit(tmp_path / "yours", there)
+    voices = {voice: records(tmp_path / voice) for voice in OURS}
+    of, other = (sheet(exhibit, "laptop", voices) for exhibit in (given, there))
+    assert of.verdicts == [] and of.status == "reprint"
+    states = {
+        voice: Counter(verdict.state for spoken, _, verdict in other.verdicts if spoken == voice) for voice in OURS
+    }
+    pointer = of.header[-1]
+    said = re.fullmatch(rf"Verdicts of RS-KD Table \d \({given.reprints}\): logged (.+); yours (.+)\.", pointer)
+    assert said and sum(states["logged"].values()) == len(there.claims)
+    for voice, text in zip(OURS, said.groups(), strict=True):
+        found = {word if word in STATES else f"{word}s": int(n) for n, word in map(str.split, text.split(", "))}
+        assert found == dict(states[voice])
+    assert " ".join(pointer.split()) in " ".join(printed(of, 120).split()) and pointer in tables.markdown(of)
+    entries = [entry for entry in ledger(voices, ["rskd"]) if entry.exhibit in (name, there.name)]
+    assert tally(entries)["rskd"]["ours"] == {state: states["logged"][state] for state in STATES}
+    assert all(
+        entry.reprints == there.name and entry.published.state != "untested" for entry in entries if not entry.ours
+    )
 
 
 def test_open_verdicts_say_what_to_run_fewest_seeds_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

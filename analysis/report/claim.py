@@ -32,10 +32,11 @@ class Claim:
 
 def view(entry: Entry) -> Claim:
     sides = entry.ours if entry.paper == words.OURS_ALONE else {"published": entry.published, **entry.ours}
+    judged = f"judged on our runs in {words.called(entry.reprints)}" if entry.reprints else ""
     return Claim(
         id=words.anchor(entry),
         text=entry.claim.text,
-        where=entry.claim.where,
+        where=f"{entry.claim.where}; {judged}" if judged else entry.claim.where,
         paper=entry.paper,
         exhibit=words.called(entry.exhibit),
         href=words.address(entry),

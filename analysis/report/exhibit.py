@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.counts import counts, in_words
 from analysis.ledger import Entry
 from analysis.load import Record
 from analysis.report import claim, words
@@ -47,6 +48,7 @@ class Page:
     notes: list[str]
     doubts: list[str]
     groups: list[Group]
+    reprints: Link | None  # the exhibit whose numbers it reprints, which is judged in its place
     before: Link | None
     after: Link | None
 
@@ -77,7 +79,7 @@ def page(
         status_words=words.STATUS[sheet.status],
         why="" if exhibit.status == "published" else exhibit.why,  # which the header says of a published one
         header=sheet.header,
-        summary={s: words.in_words(words.counts(v)) for s, v in words.by_side(mine).items()} if mine else {},
+        summary={s: in_words(counts(v)) for s, v in words.by_side(mine).items()} if mine else {},
         grids=grids(sheet, by_row(exhibit, behind)),
         marks=[mark for mark in ("best", "second") if any(getattr(row, mark) for row in exhibit.rows)],
         directed=any(column.better != "none" for column in exhibit.columns),
@@ -89,6 +91,7 @@ def page(
         notes=sheet.notes,
         doubts=doubts(exhibit),
         groups=behind,
+        reprints=Link(words.page(exhibit.reprints), words.called(exhibit.reprints)) if exhibit.reprints else None,
         before=before,
         after=after,
     )

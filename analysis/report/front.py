@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from analysis import origin
+from analysis.counts import Counts, counts
 from analysis.ledger import Entry
 from analysis.load import Record
 from analysis.report import claim, words
-from analysis.report.words import Counts
 from analysis.sheet import Sheet, compact
 from paper_tables.finding import SEVERITIES, Finding
 from paper_tables.spec import PAPERS, Exhibit
@@ -91,7 +91,7 @@ def group(paper: str, sheets: list[Sheet], entries: list[Entry], findings: list[
 
 
 def tallies(entries: list[Entry]) -> list[Tally]:
-    return [Tally(side, words.counts(verdicts)) for side, verdicts in words.by_side(entries).items()]
+    return [Tally(side, counts(verdicts)) for side, verdicts in words.by_side(entries).items()]
 
 
 def listed(sheet: Sheet, entries: list[Entry], findings: list[Finding]) -> Listed:
@@ -104,7 +104,7 @@ def listed(sheet: Sheet, entries: list[Entry], findings: list[Finding]) -> Liste
         number=words.short(exhibit),
         title=exhibit.title,
         status=sheet.status,
-        sides={side: words.counts(verdicts) for side, verdicts in words.by_side(mine).items()} if mine else {},
+        sides={side: counts(verdicts) for side, verdicts in words.by_side(mine).items()} if mine else {},
         tokens=words.tokens(mine),
         findings=", ".join(f"{serious[severity]} {severity}" for severity in SEVERITIES[:2] if serious[severity]),
     )

@@ -51,12 +51,14 @@ if (form) {
   form.addEventListener("submit", (event) => event.preventDefault());
 }
 
-// A table that fits needs no stop of the Tab key. Observed, since one in a fold has no width before it is opened.
-const stop = ({ target }) => {
-  if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+// A table that fits needs no stop of the Tab key and no hint. Observed, since one in a fold has no width before it opens.
+const measure = ({ target }) => {
+  const wide = target.scrollWidth > target.clientWidth;
+  target.parentElement.classList.toggle("wide", wide);
+  if (wide) target.tabIndex = 0;
   else target.removeAttribute("tabindex");
 };
-const sizes = new ResizeObserver((entries) => entries.forEach(stop));
+const sizes = new ResizeObserver((entries) => entries.forEach(measure));
 document.querySelectorAll(".scroll").forEach((each) => sizes.observe(each));
 
 // Paper has no folds; a link into a fold opens it.

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis.counts import MANY, ONE
 from analysis.ledger import Entry, ledger
 from analysis.load import Record
 from analysis.report import claim, words
@@ -44,11 +45,8 @@ def gathered(scale: str, records: dict[str, list[Record]]) -> World:
     return World(scale, [load(name) for name in names()], ledger(records), audit(), records)
 
 
-def write(world: World, folder: Path, figures: bool = True) -> Path:
-    """Write the site into `folder` and return its index.html; pages and figures that it no longer has are removed.
-
-    figures: False leaves them out, which is most of the time that this takes.
-    """
+def write(world: World, folder: Path) -> Path:
+    """Write the site into `folder` and return its index.html; pages and figures that it no longer has are removed."""
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
     templates = environment(world)
 
@@ -63,7 +61,7 @@ def write(world: World, folder: Path, figures: bool = True) -> Path:
     texts = json.dumps(search_text(world.exhibits, world.entries), indent=0, sort_keys=True)
     (folder / "search.js").write_text(f"window.reportTexts = {texts};\n", encoding="utf-8")
     sheets = [sheet(exhibit, world.scale, world.records) for exhibit in world.exhibits]
-    pictures = drawn(sheets, world.records, folder) if figures else {}
+    pictures = drawn(sheets, world.records, folder)
     written = []
     for place, one in enumerate(sheets):
         around = neighbours(world.exhibits, place)
@@ -91,7 +89,7 @@ def environment(world: World) -> Environment:
     made.globals.update(exhibit_count=len(world.exhibits), claim_count=len(world.entries))
     present = {each.paper for each in world.exhibits} | {entry.paper for entry in world.entries}
     made.globals.update(papers={paper: name for paper, name in PAPERS.items() if paper in present})
-    made.globals.update(meaning=words.MEANING, one=words.ONE, many=words.MANY, statuses=words.STATUS_SHORT)
+    made.globals.update(meaning=words.MEANING, one=ONE, many=MANY, statuses=words.STATUS_SHORT)
     made.filters["code"] = code
     return made
 

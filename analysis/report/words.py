@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-from analysis.claims import STATES, State, Verdict
+from analysis.claims import State, Verdict
 from analysis.ledger import Entry, logged
 from paper_tables.spec import PAPERS, Exhibit, file_stem
 
@@ -17,9 +16,6 @@ TITLES = {
     "ours": "What the papers did not measure",
 }
 OURS_ALONE = "ours"  # exhibits of our own: nothing of them is published
-# As predicates of a count: '3 fail', '1 holds'.
-ONE: dict[State, str] = {s: s for s in STATES}
-MANY: dict[State, str] = {**ONE, "fails": "fail", "holds": "hold"}
 MEANING: dict[State, str] = {
     "fails": "the numbers decide against the claim",
     "inconclusive": "a tie, a single seed, or an interval that crosses the bound",
@@ -31,37 +27,26 @@ STATUS_SHORT = {
     "replicated": "replicated",
     "partly": "partly replicated",
     "runnable": "runnable",
+    "reprint": "reprint",
     "published": "not run yet",
 }
 STATUS = {
     "replicated": "replicated: logged records fill it",
     "partly": "partly replicated: logged records fill some of its rows",
     "runnable": "runnable: the suite can run it, nothing is logged yet",
+    "reprint": "reprint: judged where the paper prints it",
     "published": "not run yet",
 }
-Counts = dict[State, int]
-
-
-def counts(verdicts: Iterable[Verdict]) -> Counts:
-    """How many of each state, failures first, every state present."""
-    states = [verdict.state for verdict in verdicts]
-    return {state: states.count(state) for state in STATES}
 
 
 def by_side(entries: list[Entry]) -> dict[str, list[Verdict]]:
     """'published', 'logged' and 'yours', each with its verdicts; a side that has none is left out."""
     sides = {
         "published": [entry.published for entry in entries if entry.paper != OURS_ALONE],
-        "logged": [logged(entry) for entry in entries],
+        "logged": [logged(entry) for entry in entries if entry.ours],
         "yours": [entry.ours["yours"] for entry in entries if "yours" in entry.ours],
     }
     return {side: verdicts for side, verdicts in sides.items() if verdicts}
-
-
-def in_words(found: Counts) -> str:
-    """'1 fails, 4 hold'; 'no claims' where there are none."""
-    parts = [f"{n} {(ONE if n == 1 else MANY)[state]}" for state, n in found.items() if n]
-    return ", ".join(parts) or "no claims"
 
 
 def tokens(entries: list[Entry]) -> str:
