@@ -83,14 +83,6 @@ def records(folder: Path) -> list[Record]:
     ]
 
 
-def shown_at(scale: str, results: Path) -> list[Record]:
-    """The scale's finished runs, and what is computed at the papers' own sizes, which is shown at every scale."""
-    own = records(results / scale)
-    if scale == "paper":
-        return own
-    return [*own, *(record for record in records(results / "paper") if record.config.recipe.get("probe") == "cost")]
-
-
 def unfinished(folder: Path) -> int:
     """How many runs were begun under the folder and have no summary."""
     return sum(not (path.parent / "summary.json").exists() for path in folder.glob("*/config.json"))
