@@ -45,9 +45,9 @@ class Answers(BaseModel):
     model_config = ConfigDict(extra="allow")
     suite: str
     numerics: dict[str, int]
-    tasks: dict[str, Task]
+    tasks: Mapping[str, Task]
 
-    def behind(self, metric: str) -> dict[str, Task]:
+    def behind(self, metric: str) -> Mapping[str, Task]:
         """The tasks whose mean accuracy is the metric: one, all of them, or none where it is something else."""
         name = metric.removeprefix(PREFIX)
         if name == metric:

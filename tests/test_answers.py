@@ -22,19 +22,23 @@ COLUMNS = [
     Column(key="next_line", label="Next line", unit="%", better="higher", metric="tasks_next_line"),
     Column(key="score", label="Score", unit="%", better="higher", metric="tasks_average"),
     Column(key="lm_loss", label="LM loss", unit="nats", better="lower"),
+    Column(key="zero_shot", label="0-shot", unit="%", better="higher", metric="average", probe="zero_shot"),
+    Column(key="hellaswag", label="HellaSwag", unit="%", better="higher", probe="zero_shot"),
 ]
 
 
 def task(right: Bits, data: str = "d1") -> dict[str, Any]:
     correct = np.packbits(right).tobytes().hex()
-    return {"rows": len(right), "chance": 0.25, "data": data, "accuracy": float(right.mean()), "correct": correct}
+    found = {"rows": len(right), "of": len(right), "chance": 0.25, "data": data, "low": 0.2, "high": 0.4}
+    return {**found, "accuracy": float(right.mean()), "correct": correct}
 
 
 def plant_answers(folder: Path, label: str, seed: int, tasks: dict[str, dict[str, Any]]) -> Path:
     metrics: dict[str, float | None] = {f"tasks_{name}": each["accuracy"] for name, each in tasks.items()}
     metrics |= {"tasks_average": float(np.mean([each["accuracy"] for each in tasks.values()])), "lm_loss": 3.0 + seed}
     path = plant(folder, label.lower(), CHANGED[label], seed, metrics)
-    (path / "answers.json").write_text(json.dumps({"suite": "at_hand", "numerics": {"tasks": 1}, "tasks": tasks}))
+    given = {"suite": "at_hand", "numerics": {"tasks": 1}, "harness": "0", "student": "5", "tasks": tasks}
+    (path / "answers.json").write_text(json.dumps(given))
     return path
 
 
@@ -73,6 +77,7 @@ def test_a_verdict_on_tasks_is_paired_by_item(tmp_path: Path) -> None:
         for seed in range(3)
     ]  # fmt: skip
     assert f"by {100 * np.mean(by_seed):+.3f} points" in both.numbers
+    assert (judged(tmp_path, "zero_shot").numbers, judged(tmp_path, "hellaswag").numbers) == (both.numbers, one.numbers)
     assert judged(tmp_path, "lm_loss").numbers.split("; ")[0].endswith(", 3 seeds")
 
 
@@ -126,9 +131,8 @@ def test_bits_that_do_not_give_the_accuracy_are_refused(tmp_path: Path, field: s
 
 
 def test_the_first_item_is_the_most_significant_bit(tmp_path: Path) -> None:
-    found = {"rows": 10, "chance": 0.25, "data": "d", "accuracy": 0.3, "correct": "8140"}
-    plant_answers(tmp_path, "CE", 0, {"next_line": found})
-    [record] = records(tmp_path)
+    plant_answers(tmp_path, "CE", 0, {"next_line": {**task(np.ones(10) == 1), "accuracy": 0.3, "correct": "8140"}})
+    record = records(tmp_path)[0]
     assert record.answers is not None
     assert list(np.flatnonzero(record.answers.tasks["next_line"].right)) == [0, 7, 9]
 

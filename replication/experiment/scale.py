@@ -58,6 +58,8 @@ class Scale(Entry):
     tuning: Optimiser | None = None  # of students on instructions, whatever their role (RS-KD Table 19)
     evaluation_sequences: int
     probe_sequences: int  # largest batch of the gradient probe
+    # what stands for the papers' tasks where TASK_DATA names none: our own, answered at the end of a training
+    tasks: Literal["", "at hand"] = ""
     task_rows: int | None = None  # of each downstream task, drawn; none: all of them
     completed_sequences: int = 32  # held-out rows whose prefixes an oracle completes
     log_every: int  # steps
