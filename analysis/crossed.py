@@ -12,11 +12,12 @@ V(rest) / (S I), and a part of items, V(item) / I; degrees of freedom are Satter
 
 Three seeds hardly know the first part. It is taken over all rows that answered these items, as in a design whose
 blocks are the seeds (the mean square of rows times seeds), and never below what the compared rows show themselves.
-Intervals become six tenths as wide as those over the means of three seeds. A bootstrap that resamples items alone would
-halve them once more: it asks how far these very students differ, and takes the luck of a seed for the method. Coverage
-of 95 % intervals of three seeds and seven rows, simulated (`tests/test_crossed.py`): where a seed makes as much
-difference as the draw of items, this 95 %, t over means 94 %, items resampled 84 %, seeds and items resampled 96 %;
-where it makes twice as much, 96, 95, 62 and 90 %; where thrice as much, of the compared rows only, 92, 95, 51 and 84 %.
+Intervals become about six tenths as wide as those over the means of three seeds. A bootstrap that resamples items alone
+would make them narrower still: it asks how far these very students differ, and takes the luck of a seed for the method.
+Coverage of 95 % intervals of three seeds and seven rows, simulated (`tests/test_crossed.py`): where a seed makes as
+much difference as the draw of items, this 95 %, t over means 94 %, items resampled 84 %, seeds and items resampled
+96 %; where it makes twice as much, 96, 95, 62 and 90 %; where more than twice, of the compared rows only, 92, 95, 51
+and 84 %.
 
 Tasks are averaged: their items have nothing in common. Items of one document may be alike, which is not modelled.
 """

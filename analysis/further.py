@@ -36,9 +36,8 @@ class Open:
         many = "?" if math.isinf(self.more) else f"{self.more:.0f}"
         lines = [f"{many:>4} more  {self.exhibit:<16} {self.voice:<6} {self.claim.id}: {self.verdict.numbers}"]
         if self.more <= LISTED:
-            first = 1 + max(
-                map(max, self.runs.values())
-            )  # a seed that only some of them have may be of another teacher
+            # not one that only some of them have: that may be of another teacher
+            first = 1 + max(map(max, self.runs.values()))
             seeds = ",".join(str(first + place) for place in range(int(self.more)))
             command = f"python -m workflow {self.exhibit} --scale {scale} --seeds {seeds}"
             lines.append(f"{'':11}{command}  # needed of it: {', '.join(self.runs)}")

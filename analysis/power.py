@@ -49,12 +49,16 @@ def seeds_needed(found: Estimate, below: float, above: float, confidence: float 
     """How many seeds in all see a truth that lies `below` over the lower bound and `above` under the upper one.
 
     found: what the seeds at hand say of the spread. below, above: in its unit, infinite where there is no bound. None:
-    more than MOST_SEEDS.
+    more than MOST_SEEDS, or the truth is at a bound.
     """
+    if min(below, above) <= 0:
+        return None
 
     def enough(seeds: int) -> bool:
         of_seeds = (found.error**2 - found.of_items) * found.n / seeds
         error = math.sqrt(of_seeds + found.of_items)
+        if error == 0:
+            return True
         own_freedom = satterthwaite(of_seeds, found.of_items, found.over * (seeds - 1))
         return power(below / error, above / error, found.freedom, own_freedom, confidence) >= POWER
 

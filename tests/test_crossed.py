@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.answers import Paired
-from analysis.crossed import crossed, item_variance
+from analysis.crossed import crossed, item_variance, spread_in_blocks
+from analysis.power import least_effect
 from analysis.statistics import Estimate, mean_interval
 
 Answers = NDArray[np.bool_]  # [R rows, S seeds, I items], right or not; the first two rows are compared
@@ -85,6 +86,21 @@ def test_to_resample_items_takes_the_luck_of_a_seed_for_the_method() -> None:
 def test_three_seeds_see_more_than_by_their_means_alone() -> None:
     for world in ("no luck of seeds", "seeds as large as items"):
         assert apart(as_in_the_ledger, world, 3, ahead=0.25) > apart(over_seeds, world, 3, ahead=0.25) + 0.15
+
+
+@pytest.mark.parametrize("of_item", [0.0, 0.5])
+def test_the_least_effect_is_seen_in_four_records_of_five(of_item: float) -> None:
+    """One record says what another one would see; both are of 3 seeds and 7 rows, whose answers are normal here."""
+    random, seen = np.random.default_rng(2), 0
+
+    def record(ahead: float) -> Estimate:
+        x_RSI = random.normal(0, 1, (ROWS, 3, 50)) + random.normal(0, of_item, (ROWS, 1, 50))
+        x_RSI += random.normal(0, 0.2, (ROWS, 3, 1))
+        return crossed([x_RSI[0] - x_RSI[1] + ahead], 2 * spread_in_blocks(x_RSI.mean(2)), ROWS - 1)
+
+    for _ in range(200):
+        seen += record(least_effect(record(0.0))).low > 0
+    assert 0.7 < seen / 200 < 0.9
 
 
 def test_the_variance_is_that_of_the_two_way_table() -> None:

@@ -112,6 +112,11 @@ def test_more_is_seen_by_more_seeds_and_less_spread() -> None:
     assert between is not None and between > large
 
 
+def test_rows_that_differ_by_the_margin_at_every_seed_need_no_spread() -> None:
+    found = mean_interval([0.5, 0.5])
+    assert least_effect(found) == 0 and seeds_needed(found, 0.5, 0.5) == 2 and seeds_needed(found, 0.0, INF) is None
+
+
 def test_no_number_of_seeds_where_the_truth_is_at_the_bound_or_items_hide_it() -> None:
     found = mean_interval([-1.0, 0.0, 1.0])
     assert seeds_needed(found, 0.0, INF) is None
