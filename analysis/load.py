@@ -5,18 +5,36 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
 from analysis.answers import Answered, Task
+from analysis.at_hand import Answers, with_answers
 from analysis.choice import Choice, choose
 from analysis.derived import FUNCTIONS
 from analysis.matching import by_cell, match, source
-from analysis.records import Record, records, shown_at, unfinished
+from analysis.records import Record, read, unfinished
+from analysis.records import records as finished
 from paper_tables.spec import Column, Exhibit, Row
 
 __all__ = ["Record", "as_number", "choose", "frame", "match", "published", "records", "shown_at", "unfinished"]
 FRAME_COLUMNS = ["row", "column", "seed", "value", "voice", "run_id", "corpus"]
+
+
+def records(folder: Path) -> list[Record]:
+    """Every finished run under results/<scale>/, in the order of their ids, then what its answers to the tasks at hand
+    stand for (`at_hand.py`). ValueError, one line, for a file that is not what results/README.md says."""
+    answers = {path.parent.name: read(path, Answers) for path in sorted(folder.glob("*/answers.json"))}
+    return with_answers(finished(folder), answers)
+
+
+def shown_at(scale: str, results: Path) -> list[Record]:
+    """The scale's finished runs, and what is computed at the papers' own sizes, which is shown at every scale."""
+    own = records(results / scale)
+    if scale == "paper":
+        return own
+    return [*own, *(record for record in records(results / "paper") if record.config.recipe.get("probe") == "cost")]
 
 
 def worst(column: Column) -> float:

@@ -81,24 +81,9 @@ def records(folder: Path) -> list[Record]:
     Raises ValueError, one line naming the file, where a file is not what results/README.md says or of an old format.
     """
     return [
-        Record(
-            config=read(path.parent / "config.json", Config), summary=read(path, Summary), answers=answers(path.parent)
-        )
+        Record(config=read(path.parent / "config.json", Config), summary=read(path, Summary))
         for path in sorted(folder.glob("*/summary.json"))
     ]
-
-
-def answers(folder: Path) -> Answers | None:
-    path = folder / "answers.json"
-    return read(path, Answers) if path.exists() else None
-
-
-def shown_at(scale: str, results: Path) -> list[Record]:
-    """The scale's finished runs, and what is computed at the papers' own sizes, which is shown at every scale."""
-    own = records(results / scale)
-    if scale == "paper":
-        return own
-    return [*own, *(record for record in records(results / "paper") if record.config.recipe.get("probe") == "cost")]
 
 
 def unfinished(folder: Path) -> int:

@@ -175,7 +175,8 @@ def provenance(records: list[Record]) -> str:
     many = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
     machines = " / ".join(hardware) or "hardware not recorded"
     made = ", ".join(origin.told(records))
-    return f"corpus {corpus.name} ({corpus.fingerprint}), {many}, {len(records)} runs, {made}, on {machines}."
+    runs = len({record.run_id for record in records})  # a training and what it answered are one
+    return f"corpus {corpus.name} ({corpus.fingerprint}), {many}, {runs} runs, {made}, on {machines}."
 
 
 def meanings(records: list[Record]) -> list[str]:

@@ -47,6 +47,7 @@ from replication.probes.judged import outstanding
 from replication.probes.module import refuse_unready
 from replication.records.record import record_of
 from replication.records.shown import shown
+from replication.training.answers import answer_later
 from replication.training.needs import Need
 from replication.training.replaced import settle
 from replication.training.run_data import data_for
@@ -95,6 +96,14 @@ def parser() -> argparse.ArgumentParser:
     step.add_argument("--runs", dest="run_ids", nargs="+", required=True, metavar="RUN_ID")
     sizes(step)
     step.set_defaults(action=run_steps)
+
+    late = actions.add_parser(
+        "answer", help="the tasks at hand, of finished runs that have not answered them and whose weights are here"
+    )
+    late.add_argument("exhibits", nargs="+", metavar="EXHIBIT", help="such as rskd/table06, or a recipe.toml")
+    late.add_argument("--runs", dest="run_ids", nargs="+", default=[], metavar="RUN_ID", help="only these")
+    sizes(late)
+    late.set_defaults(action=answer_tasks)
 
     planned = actions.add_parser("plan", help="what an exhibit or a recipe file will take: runs, FLOPs, hours, disk")
     planned.add_argument("exhibit")
@@ -239,6 +248,19 @@ def run_steps(options: argparse.Namespace) -> None:
         raise ValueError(line)
     for run_id in options.run_ids:
         by_one(known[run_id], machine)
+
+
+def answer_tasks(options: argparse.Namespace) -> None:
+    machine = this_machine()
+    runs: dict[str, Run] = {}
+    for exhibit in options.exhibits:
+        found = plan_of(options, exhibit)
+        runs |= {each.id: each for each in (found.teachers | found.runs).values() if each.recipe.measurement is None}
+    if unknown := set(options.run_ids) - runs.keys():
+        raise ValueError(f"{', '.join(options.exhibits)} at scale {options.scale} trains no run {min(unknown)!r}.")
+    chosen = [run for run in runs.values() if not options.run_ids or run.id in options.run_ids]
+    for run, what in answer_later(chosen, machine):
+        print(f"{run.id}: {what}", flush=True)
 
 
 def show_plan(options: argparse.Namespace) -> None:

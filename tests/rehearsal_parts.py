@@ -11,6 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from replication.axes import loss
 from replication.axes.divergences import DIVERGENCES, Divergence
@@ -19,13 +20,17 @@ from replication.axes.targets.base import AnyTarget
 from replication.axes.targets.kept import Full, SmoothedTopK, TopK
 from replication.axes.targets.sampled import RandomSampling
 from replication.cache.reader import Reader
+from replication.data.corpus import collect, open_corpus
 from replication.data.packing import positions_in
+from replication.data.tokenizer import open_tokenizer
 from replication.evaluate.judged.judge import ORDERS, Pair, rating, totals, verdict
 from replication.evaluate.language_model import Tally, evaluate
+from replication.evaluate.tasks.at_hand.answering import answered, asked
 from replication.experiment.suites import SUITES, Suite
 from replication.fused import loss as fused
 from replication.fused.head import Head, TeacherStates
-from replication.model.decoder import logits_of
+from replication.model.checkpoint import publish
+from replication.model.decoder import build, logits_of
 from replication.probes import speculative
 from replication.seeds import generator
 from replication.training.needs import Need
@@ -33,7 +38,7 @@ from replication.training.optimiser import learning_rate
 from replication.training.run_data import data_for, order_of
 from replication.training.training import Training
 from replication.training.weights import starting_point, teacher_for
-from tests.rehearsal_stage import Stage
+from tests.rehearsal_stage import Stage, programs
 
 Numbers = dict[str, Any]
 
@@ -185,6 +190,27 @@ def evaluation(stage: Stage) -> Numbers:
     return {"teacher": {"metrics": metrics, "curves": curves}, "sharp": sharp}
 
 
+def tasks(stage: Stage) -> Numbers:
+    """The items of texts that look like code and of sums, and what random weights answer."""
+    library = collect("programs", programs(0, 40))
+    tokenizer = open_tokenizer("bpe:320", library, stage.folder / "programs")
+    role = stage.run(student="300M").role
+    student = build(role, tokenizer.vocabulary, 96, tokenizer.end_of_text, 5)
+    with torch.no_grad():
+        student.lm_head.weight.mul_(20)
+    place = stage.folder / "student"
+    publish(student, tokenizer, place)
+    backend = PreTrainedTokenizerFast.from_pretrained(place)
+    found = {}
+    for corpus in (library, open_corpus("sums:1600")):
+        asked_of = asked(corpus, 24, stage.machine.artifacts)
+        found[corpus.name] = {
+            "first item": {each.task: each.items[0].row() for each in asked_of},
+            "answers": answered(student, backend, asked_of, stage.machine.artifacts, False),
+        }
+    return found
+
+
 SHARED: dict[str, Callable[[Stage], Numbers]] = {
     "data": data,
     "model": model,
@@ -192,6 +218,7 @@ SHARED: dict[str, Callable[[Stage], Numbers]] = {
     "optimiser": optimiser,
     "delivery": delivery,
     "evaluate": evaluation,
+    "tasks": tasks,
 }
 OF_PROBE: dict[str, list[dict[str, Any]]] = {
     "gradients": [{"target": TOP}, {"target": SAMPLING}],

@@ -248,3 +248,22 @@ def documents(seed: int, count: int, words: int) -> list[str]:
     steps = np.random.PCG64(seed).random_raw(count * words) % 4
     places = (np.cumsum(steps + 1, dtype=np.int64) + seed * 7) % len(WORDS)
     return [" ".join(WORDS[place] for place in row) for row in places.reshape(count, words)]
+
+
+def programs(seed: int, count: int) -> list[str]:
+    """Texts that look like code: eight documented functions each, which call one another."""
+    random = iter((np.random.PCG64(seed).random_raw(count * 400) % len(WORDS)).tolist())
+
+    def word() -> str:
+        return WORDS[next(random)]
+
+    def function() -> str:
+        name, one, two, three = f"{word()}_{word()}_{word()}", f"{word()}_1", f"{word()}_2", f"{word()}_3"
+        said = " ".join(word() for _ in range(6)).capitalize()
+        return (
+            f'def {name}({one}, {two}):\n    """{said}.\n\n    {" ".join(word() for _ in range(9))}\n    """\n'
+            f"    {three} = {word()}_{word()}({two}, {one})\n    if {three} in {one}:\n        return {word()}({three}[{two}])\n"
+            f"    for {word()} in [{two}, {word()}_{word()}({three}, {two})]:\n        {one}.append({word()})\n    return {three}\n"
+        )
+
+    return ["\n\n".join(function() for _ in range(8)) for _ in range(count)]

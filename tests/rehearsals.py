@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from replication.evaluate.tasks.at_hand.answering import NUMERICS as TASKS
 from replication.experiment.measurements import PROBES
 from replication.experiment.recipe import AXES
 from replication.probes.module import module_of
@@ -37,6 +38,7 @@ def components() -> list[str]:
     probes = dict.fromkeys(asked.module for asked in PROBES.values())  # the suites are one
     return [
         *SHARED,
+        "tasks",  # at hand
         *(f"{axis}.{name}" for axis, known in AXES.items() for name in known),
         *(f"probe.{name}" for name in probes),
         *(f"toy.{name}" for name in STUDIES),
@@ -46,6 +48,8 @@ def components() -> list[str]:
 def numerics_of(component: str) -> int:
     """The version of what a component computes: a number beside its code, which whoever changes its results raises."""
     kind, _, name = component.partition(".")
+    if kind == "tasks":
+        return TASKS
     if kind in SHARED:
         return SHARED[kind]
     if kind in AXES:

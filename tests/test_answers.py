@@ -22,6 +22,8 @@ COLUMNS = [
     Column(key="next_line", label="Next line", unit="%", better="higher", metric="tasks_next_line"),
     Column(key="score", label="Score", unit="%", better="higher", metric="tasks_average"),
     Column(key="lm_loss", label="LM loss", unit="nats", better="lower"),
+    Column(key="zero_shot", label="0-shot", unit="%", better="higher", metric="average", probe="zero_shot"),
+    Column(key="hellaswag", label="HellaSwag", unit="%", better="higher", probe="zero_shot"),
 ]
 
 
@@ -75,6 +77,7 @@ def test_a_verdict_on_tasks_is_paired_by_item(tmp_path: Path) -> None:
         for seed in range(3)
     ]  # fmt: skip
     assert f"by {100 * np.mean(by_seed):+.3f} points" in both.numbers
+    assert (judged(tmp_path, "zero_shot").numbers, judged(tmp_path, "hellaswag").numbers) == (both.numbers, one.numbers)
     assert judged(tmp_path, "lm_loss").numbers.split("; ")[0].endswith(", 3 seeds")
 
 

@@ -310,7 +310,9 @@ def test_a_judge_is_asked_only_where_one_is_named(monkeypatch: pytest.MonkeyPatc
     for url, probes in (("", {"answers"}), ("http://127.0.0.1:8000/v1", {"answers", "judged"})):
         monkeypatch.setenv("JUDGE_URL", url)
         monkeypatch.setenv("JUDGE_MODEL", "m")
-        assert {recipe["probe"] for row in exhibit.rows for recipe in recipes_of(exhibit, row)} == probes
+        assert {
+            recipe["probe"] for row in exhibit.rows for recipe in recipes_of(exhibit, row, load_scale("smoke"))
+        } == probes
     runs = plan(["rskd/table09"], load_scale("smoke"), [0]).runs.values()
     assert sum(run.recipe.probe == "judged" for run in runs) == 5
     monkeypatch.delenv("JUDGE_MODEL")

@@ -370,7 +370,7 @@ def test_coverage_counts_what_is_on_file(capsys: pytest.CaptureFixture[str]) -> 
     replicated = {exhibit.name for exhibit in exhibits if exhibit.status == "replicated"}
     assert lines["all"]["Replicated"] == len(replicated)
     assert main(["coverage"]) == 0
-    assert "0-shot score: its tasks are a download" in capsys.readouterr().out
+    assert "Dolly: a judge costs money" in capsys.readouterr().out
 
 
 def test_replicated_means_that_records_are_logged() -> None:

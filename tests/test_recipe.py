@@ -75,7 +75,7 @@ def test_every_row_that_is_replicated_is_a_recipe(name: str) -> None:
     exhibit = spec.load(name)
     if exhibit.status == "replicated":
         for row in exhibit.rows:
-            for stated in recipes_of(exhibit, row):
+            for stated in recipes_of(exhibit, row, load_scale("h100")):
                 parse(stated)
 
 
@@ -86,7 +86,7 @@ def test_every_scale_knows_the_words_of_every_exhibit(path: Path) -> None:
     for name in spec.names():
         exhibit = spec.load(name)
         for row in exhibit.rows if exhibit.status == "replicated" and exhibit.at(path.stem) == path.stem else []:
-            for stated in recipes_of(exhibit, row):
+            for stated in recipes_of(exhibit, row, scale):
                 run = Run(parse(stated), scale, 0)
                 refuse_unready(run)
                 assert run.steps >= 10

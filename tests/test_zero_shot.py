@@ -449,7 +449,7 @@ def test_tables_with_other_columns_ask_for_task_data_only_where_it_is_named(monk
         return sorted({run.recipe.probe for run in plan([name], scale, [0]).runs.values()})
 
     monkeypatch.delenv("TASK_DATA", raising=False)
-    assert probes("rskd/table06") == ["train"] and probes("rskd/table22") == ["train", "zero_shot"]
+    assert probes("rskd/table06") == probes("rskd/table22") == ["train"]  # which leaves answers to tasks at hand
     monkeypatch.setenv("TASK_DATA", "hub")
     assert probes("rskd/table06") == ["train", "zero_shot"]
 
@@ -475,7 +475,7 @@ def test_probes_measure_a_trained_student(folder: Path, tmp_path: Path, monkeypa
 
 
 def test_a_probe_reads_the_student_of_its_own_row() -> None:
-    found = plan(["rskd/table22"], load_scale("smoke"), [0])
+    found = plan(["rskd/table22"], load_scale("h100"), [0])
     asked = [run for run in found.runs.values() if run.recipe.probe == "zero_shot"]
     assert len(asked) == sum(row.recipe is not None for row in spec.load("rskd/table22").rows)
     for run in asked:

@@ -4,6 +4,7 @@
     package:<name>                                  the sources and texts of an installed Python package
     path:<folder or file>[#column]                  .txt, .jsonl, .parquet, each also as .gz
     hub:<name>[:config][#column][@revision]         a Hugging Face data set, split "train"
+    sums:<n>                                        n problems with worked steps, made here (sums.py)
 
 One .txt file is one document, so is one line of .jsonl and one row of .parquet. Columns default to "text".
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from replication.data.hub import hub_documents
+from replication.data.sums import sums
 from replication.data.text_files import COLUMN, READABLE, files_under, folder_documents
 
 HELD_OUT_ONE_IN = 64  # documents
@@ -90,11 +92,13 @@ def open_corpus(spec: str) -> Corpus:
         place, column = path_and_column(rest)
         name = f"path:{place.resolve().name}" + (f"#{column}" if column != COLUMN else "")
         return collect(name, folder_documents(place, column))
+    if kind == "sums" and rest.isdecimal():
+        return collect(spec, sums(int(rest)))
     if kind == "hub" and rest:
         return collect(*hub_documents(rest))
     raise ValueError(
         f"Unknown corpus {spec!r}. Known: 'stdlib', 'package:<name>', 'path:<folder or file>[#column]', "
-        f"'hub:<name>[:config][#column][@revision]'."
+        f"'hub:<name>[:config][#column][@revision]', 'sums:<n>'."
     )
 
 

@@ -70,6 +70,8 @@ class Scale(Entry):
     evaluation_sequences: int
     probe_sequences: int  # largest batch of the gradient probe
     timed_turns: int = 40  # of the throughput probe, each one step of the run and one of plain training
+    # what stands for the papers' tasks where TASK_DATA names none: our own, answered at the end of a training
+    tasks: Literal["", "at hand"] = ""
     task_rows: int | None = None  # of each downstream task, drawn; none: all of them
     completed_sequences: int = 32  # held-out rows whose prefixes an oracle completes
     log_every: int  # steps

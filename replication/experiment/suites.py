@@ -27,6 +27,14 @@ METRICS = {
     "triviaqa": "exact_match,remove_whitespace",
     "nq_open": "exact_match,remove_whitespace",
     "mbpp": "pass_at_1,none",
+    # our own (AT_HAND)
+    "next_line": "acc_mutual_info,none",
+    "last_word": "acc,none",
+    "pairs": "acc,none",
+    "docstring": "acc_mutual_info,none",
+    "signature": "acc_mutual_info,none",
+    "sums": "exact_match,none",
+    "instruct": "acc,none",
 }
 
 
@@ -64,6 +72,10 @@ SUITES = {
     ),
     "mbpp_salt": Suite(("mbpp",), shots=3),
 }
+
+
+# What any machine makes itself (`evaluate/tasks/at_hand`), where a scale says so; each with a counterpart above
+AT_HAND = Suite(("next_line", "last_word", "pairs", "docstring", "signature", "sums", "instruct"))
 
 
 @dataclass(frozen=True)

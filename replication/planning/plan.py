@@ -11,6 +11,7 @@ from replication.experiment.measurements import PROBES
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run, students
 from replication.experiment.scale import Scale
+from replication.experiment.suites import SUITES
 from replication.training.needs import Need
 
 
@@ -50,7 +51,7 @@ def plan(exhibits: Iterable[str], scale: Scale, seeds: Iterable[int]) -> Plan:
             raise ValueError(f"{name} cannot be run yet: {exhibit.why}")
         for seed in seeds:
             for row in exhibit.rows:
-                for recipe in recipes_of(exhibit, row):
+                for recipe in recipes_of(exhibit, row, scale):
                     try:
                         found.add(Run(parse(recipe), scale, seed))
                     except ValueError as error:
@@ -58,14 +59,26 @@ def plan(exhibits: Iterable[str], scale: Scale, seeds: Iterable[int]) -> Plan:
     return found
 
 
-def recipes_of(exhibit: spec.Exhibit, row: spec.Row) -> list[dict[str, object]]:
-    """The recipes behind the row's cells, each once."""
+def recipes_of(exhibit: spec.Exhibit, row: spec.Row, scale: Scale) -> list[dict[str, object]]:
+    """The recipes behind the row's cells at this scale, each once."""
     found: list[dict[str, object]] = []
     for column in exhibit.columns:
         recipe = exhibit.recipe_of_cell(row, column)
-        if recipe is not None and "toy" not in recipe and recipe not in found and asked_for(exhibit, column):
+        if recipe is None or "toy" in recipe:
+            continue
+        if at_hand(column, scale):
+            recipe = {key: value for key, value in recipe.items() if key != "probe"}
+        elif not asked_for(exhibit, column):
+            continue
+        if recipe not in found:
             found.append(recipe)
     return found
+
+
+def at_hand(column: spec.Column, scale: Scale) -> bool:
+    """Whether the column is filled by what a training itself leaves: the scale's own tasks, where TASK_DATA names none
+    of the papers'."""
+    return column.probe in SUITES and bool(scale.tasks) and not os.environ.get("TASK_DATA")
 
 
 def asked_for(exhibit: spec.Exhibit, column: spec.Column) -> bool:

@@ -21,6 +21,7 @@ from replication.model.decoder import parameters
 from replication.records.numerics import numerics_of
 from replication.records.provenance import provenance
 from replication.records.record import EVALUATIONS, STEPS, Record, record_of
+from replication.training.answers import answer
 from replication.training.monitor import by_step, watched_steps
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
@@ -64,6 +65,9 @@ def train(run: Run, machine: Machine) -> Record:
             student = starting_point(run, data, machine).to(machine.device)
             metrics, curves = measured(student, weights, teacher, training)
             publish(student, data.tokenizer, model_folder(run, machine))
+            if run.scale.tasks:
+                assert data.source is not None
+                answer(run, data.source, record, machine)
             end = {"step": run.steps, "tokens": run.steps * training.tokens, **metrics}
             record.finish(metrics, curves | by_step(record, end), tokens_per_second=round(speed, 1))
             remove(place)

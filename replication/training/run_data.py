@@ -11,7 +11,7 @@ import torch
 
 from replication.data.chat import TEMPLATE
 from replication.data.conversations import open_conversations
-from replication.data.corpus import open_corpus
+from replication.data.corpus import Corpus, open_corpus
 from replication.data.packed_conversations import SPLITS, Conversations, pack_conversations
 from replication.data.packing import Packing, pack, validation
 from replication.data.tokenizer import Tokenizer
@@ -33,6 +33,7 @@ class Data:
     conversations: Conversations | None = None  # of a student that is tuned
     held_out: Conversations | None = None
     scores: Scores | None = None  # of a run whose samples are chosen by scores
+    source: Corpus | None = None  # the documents themselves
 
     @property
     def training_rows(self) -> Packing | Conversations:
@@ -81,6 +82,7 @@ def data_for(run: Run, artifacts: Path) -> Data:
         train=pack(corpus, tokenizer, run.seed, run.length, folder),
         validation=validation(corpus, tokenizer, run.length, folder),
         repack=lambda seed, length: pack(corpus, tokenizer, seed, length, folder),
+        source=corpus,
     )
 
 

@@ -1,0 +1,80 @@
+"""Answers: what a finished student answers to the tasks at hand, in one file beside its record's summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from replication.data.corpus import Corpus, open_corpus
+from replication.evaluate.tasks.at_hand.answering import NUMERICS, Asked, answered, asked, harness
+from replication.experiment.run import Run
+from replication.machine.device import Machine
+from replication.model.decoder import fingerprint, load, precise_weights
+from replication.records.record import Record, record_of, write
+from replication.training.weights import model_folder
+
+ANSWERS = "answers.json"
+
+
+def answer(run: Run, corpus: Corpus, record: Record, machine: Machine) -> bool:
+    """Writes answers.json of the run's published weights; False where these answers stand already.
+
+    `machine` is set to the scale's precision. The weights are read from their checkpoint, so that a run answers at its
+    end what it would answer at any later time.
+    """
+    tasks = asked(corpus, run.scale.task_rows, machine.artifacts)
+    path = record.folder / ANSWERS
+    student = precise_weights(load(model_folder(run, machine))).to(machine.device)
+    known = {"suite": "at_hand", "numerics": {"tasks": NUMERICS}, "student": fingerprint(student)}
+    if path.exists() and stands(json.loads(path.read_text()), known, tasks):
+        return False
+    from transformers import PreTrainedTokenizerFast
+
+    # not AutoTokenizer, which splits as Qwen2 does beside a Qwen2, whatever the student was trained on
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model_folder(run, machine))
+    found = answered(student, tokenizer, tasks, machine.artifacts, bool(machine.autocast))
+    write(path, {**known, "harness": harness(), "tasks": found})
+    return True
+
+
+def stands(before: dict[str, Any], known: dict[str, Any], tasks: list[Asked]) -> bool:
+    """Whether these are answers of the same student to the same items, asked in the same way."""
+    same = all(before.get(key) == value for key, value in known.items())
+    return same and {name: found["data"] for name, found in before["tasks"].items()} == {
+        each.task: each.data for each in tasks
+    }
+
+
+def answer_later(runs: Iterable[Run], machine: Machine) -> Iterator[tuple[Run, str]]:
+    """Of each run that is trained already: "answered", "has answers", or why it cannot answer."""
+    corpora: dict[str, Corpus] = {}
+    for run in runs:
+        if not run.scale.tasks:
+            raise ValueError(f"Scale {run.scale.name!r} has no tasks at hand: add tasks = 'at hand' to it.")
+        why = hindrance(run, machine)
+        if not why:
+            text = run.scale.corpus_of(run.recipe.text)
+            corpora[text] = corpora.get(text) or open_corpus(text)
+            why = in_time(run, corpora[text], machine)
+        yield run, why
+
+
+def hindrance(run: Run, machine: Machine) -> str:
+    """Why a run cannot answer, seen from its files; "" where it can."""
+    record = record_of(run, machine)
+    if not record.done:
+        return "it is not finished here"
+    if json.loads((record.folder / "summary.json").read_text())["diverged"]:
+        return "it diverged and has no weights"
+    if not (model_folder(run, machine) / "config.json").exists():
+        return f"its weights are not in {model_folder(run, machine).parent}"
+    return ""
+
+
+def in_time(run: Run, corpus: Corpus, machine: Machine) -> str:
+    record = record_of(run, machine)
+    then = json.loads((record.folder / "config.json").read_text())["corpus"]["fingerprint"]
+    if then != corpus.fingerprint:
+        return f"its text was {then}, and here it is {corpus.fingerprint}"
+    return "answered" if answer(run, corpus, record, machine.at(run.scale.precision)) else "it has answers already"

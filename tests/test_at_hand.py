@@ -1,0 +1,405 @@
+"""Tasks at hand: what is asked follows from held-out text alone, and what is answered is the harness's number."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from analysis.at_hand import PROBES, STANDS_FOR
+from analysis.load import frame, records
+from analysis.sheet import sheet
+from paper_tables import spec
+from replication.__main__ import main
+from replication.data.corpus import Corpus, collect, open_corpus
+from replication.data.sums import PROBLEM, sums
+from replication.evaluate.tasks.at_hand.answering import Asked, answered, asked, packed
+from replication.evaluate.tasks.at_hand.held_out import held_out, spans_of
+from replication.evaluate.tasks.at_hand.instruct import obeyed
+from replication.evaluate.tasks.at_hand.item import Item, digest, drawn
+from replication.evaluate.tasks.at_hand.likelihoods import likelihoods
+from replication.evaluate.tasks.at_hand.makers import MAKERS, made, right_sum
+from replication.evaluate.tasks.at_hand.pairs import KINDS
+from replication.execution.execute import execute
+from replication.experiment.recipe import parse
+from replication.experiment.run import Run
+from replication.experiment.scale import load_scale
+from replication.experiment.suites import AT_HAND, METRICS, SUITES
+from replication.machine.device import Machine, this_machine
+from replication.planning.plan import plan
+from replication.training.weights import model_folder
+from tests.planted import plant
+from tests.small import write_scale, write_text
+from tests.test_zero_shot import REACH, Scorer, Tool, student  # noqa: F401  (a fixture)
+
+FINGERPRINTS = json.loads((Path(__file__).parent / "items_at_hand.json").read_text())
+OF_LINES = ("next_line", "last_word", "pairs", "docstring", "signature")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Modules of the standard library, of which a quarter are held out."""
+    folder = write_text(tmp_path_factory.mktemp("corpus") / "text")
+    found = collect("modules", [path.read_text() for path in sorted(folder.iterdir())])
+    found.__dict__["held_out"] = np.arange(len(found.documents)) % 4 == 0
+    return found
+
+
+@pytest.fixture(scope="module")
+def items(corpus: Corpus) -> dict[str, list[Item]]:
+    return {name: found for name, (found, _) in made(corpus, None).items()}
+
+
+def stripped(documents: list[str]) -> set[str]:
+    return {line.strip() for document in documents for line in document.split("\n")}
+
+
+def test_code_has_items_of_every_task_but_sums(items: dict[str, list[Item]]) -> None:
+    assert list(MAKERS) == list(AT_HAND.tasks) and METRICS.keys() >= MAKERS.keys()
+    assert items.keys() == MAKERS.keys() - {"sums"}
+    assert {item.kind for item in items["pairs"]} == KINDS.keys()
+    for name in OF_LINES:
+        sizes = {len(item.choices) for item in items[name]}
+        assert sizes == {{"last_word": 1, "pairs": 2}.get(name, 4)}
+        assert all(len(item.context) <= 320 and len(set(item.choices)) == len(item.choices) for item in items[name])
+
+
+def test_the_right_answer_is_the_documents_and_no_wrong_one_is(corpus: Corpus, items: dict[str, list[Item]]) -> None:
+    texts = [corpus.documents[index] for index in np.flatnonzero(corpus.held_out)]
+    for name in OF_LINES:
+        for item in items[name]:
+            for place, text in enumerate(item.choices):
+                written = any(item.context + text in document for document in texts)
+                assert written == (place == item.answer) or name == "docstring", (name, item)
+
+
+def test_no_line_that_is_asked_for_stands_in_training_text(corpus: Corpus, items: dict[str, list[Item]]) -> None:
+    seen, shared = stripped(corpus.training_documents), 0
+    for name in OF_LINES:
+        for item in items[name]:
+            whole = item.context + item.choices[item.answer]
+            line = whole[len(item.context.rsplit("\n", 1)[0]) if name not in ("next_line",) else len(item.context) :]
+            asked_for = line.strip("\n").split("\n")[-1].strip()
+            if name in ("next_line", "pairs", "last_word") and name != "last_word":
+                assert asked_for not in seen, (name, item)
+            shared += asked_for in seen
+    texts = [corpus.documents[index] for index in np.flatnonzero(corpus.held_out)]
+    assert stripped(texts) & seen - {""}  # lines that both have are there, and were left out
+    document = held_out(corpus)[0]
+    assert {line.new for line in document.lines} == {True, False}
+    assert all((document.words(line).strip() in seen) != line.new for line in document.lines)
+
+
+def test_a_document_that_is_copied_into_training_text_is_never_asked_for(corpus: Corpus) -> None:
+    document = corpus.documents[0]
+    copied = collect("copied", [document, *corpus.documents[1:], document + "\nx = 1\n"])
+    copied.__dict__["held_out"] = np.arange(len(copied.documents)) == 0
+    assert made(copied, None) == {}
+
+
+def test_items_are_the_same_on_every_machine(corpus: Corpus) -> None:
+    text = [chr(97 + n % 26) * (n % 7 + 1) for n in range(4000)]
+    prose = [" ".join(text[n : n + 60]) + ".\n" + " ".join(text[n + 5 : n + 65]) for n in range(0, 3900, 60)]
+    assert {name: digest(found) for name, (found, _) in made(collect("prose", prose), 50).items()} == FINGERPRINTS[
+        "prose"
+    ]
+    library = open_corpus("stdlib")
+    if library.fingerprint not in FINGERPRINTS:
+        pytest.skip(f"This Python's standard library ({library.fingerprint}) is another than those in {FINGERPRINTS}")
+    found = made(library, load_scale("laptop").task_rows)
+    assert {name: digest(each) for name, (each, _) in found.items()} == FINGERPRINTS[library.fingerprint]
+
+
+def test_rows_are_drawn_alike_from_every_kind() -> None:
+    many = [
+        Item(f"{kind} {n}", ("a",), kind=kind) for kind, count in (("x", 50), ("y", 3), ("z", 50)) for n in range(count)
+    ]
+    found = drawn("t", many, 23)
+    assert [sum(item.kind == kind for item in found) for kind in "xyz"] == [10, 3, 10]
+    assert found != many[:23] and found == drawn("t", reversed(many), 23)
+    assert sorted(map(str, drawn("t", many, None))) == sorted(map(str, many))
+
+
+def test_long_lines_of_prose_are_taken_sentence_by_sentence() -> None:
+    text = "One sentence of prose. " * 8 + "And a last one!\n\nshort line  \n"
+    found = [text[begin:end] for begin, end in spans_of(text)]
+    assert found == [*["One sentence of prose."] * 8, "And a last one!", "short line"]
+
+
+def test_no_sum_stands_twice_and_all_are_right() -> None:
+    documents = list(sums(400))
+    assert len(documents) == 20
+    found = [place for document in documents for place in PROBLEM.finditer(document)]
+    assert len(found) == 400 == len({place.group(1) for place in found})
+    for place in found:
+        steps = place.group(2).splitlines()
+        for step in [*steps, f"{place.group(1)} = {place.group(3)}"]:
+            left, right = step.split(" = ")
+            assert eval(left) == int(right)
+    assert list(sums(400)) == documents == list(sums(800))[:20]
+    with pytest.raises(ValueError, match="'sums:7' asks for 7 problems; give a number from 40 to 100,000"):
+        open_corpus("sums:7")
+
+
+def test_sums_are_asked_of_a_corpus_that_has_them() -> None:
+    corpus = open_corpus("sums:4000")
+    found = made(corpus, None)["sums"][0]
+    training = "".join(corpus.training_documents)
+    for item in found:
+        question = item.context.split("Q: ")[-1].removesuffix(" = ?\n")
+        assert eval(question) == int(item.choices[0]) and question not in training
+    row = found[0].row()
+    assert right_sum(row, [f"1 + 1 = 2\nA: {row['target']}\n"]) == {"exact_match": 1.0}
+    assert right_sum(row, ["A: 12345"]) == right_sum(row, [row["target"]]) == {"exact_match": 0.0}
+
+
+def test_instructions_are_checked_by_program(items: dict[str, list[Item]]) -> None:
+    for kind, argument, good, bad in (
+        ("start", "self", "  self.x = 1", "x = self"),
+        ("format", ":", "else:", "else: pass"),
+        ("length", "2", "a b", "a b c"),
+        ("forbidden", "self", "x = 1", "self.x"),
+    ):
+        assert obeyed(kind, argument, good) and not obeyed(kind, argument, bad) and not obeyed(kind, argument, " ")
+    assert {item.kind for item in items["instruct"]} == {"start", "format", "length", "forbidden"}
+    assert all(f"{item.choices[0]}" in item.context.rsplit("# The next line", 1)[1] for item in items["instruct"])
+
+
+@torch.no_grad()
+def test_shared_contexts_change_no_likelihood(student: Tool, items: dict[str, list[Item]]) -> None:  # noqa: F811
+    scorer, (model, tokenizer) = Scorer(student), student
+    pairs = [(item.context, text) for name in OF_LINES for item in items[name][:6] for text in item.choices]
+    pairs += [("x" * 300, "a b"), (pairs[0][0], "y " * 90)]  # too long a context; too long an answer
+    encoded = [
+        (tokenizer.encode(c.rstrip()), tokenizer.encode(c + a)[len(tokenizer.encode(c.rstrip())) :]) for c, a in pairs
+    ]
+    found = likelihoods(model, encoded, REACH)
+    model.config.use_cache, forward = False, model.forward
+    for each, (context, answer), tokens in zip(found, pairs, encoded, strict=True):
+        if len(tokens[0]) + len(tokens[1]) > REACH + 1:
+            continue
+        nats, greedy, told = scorer(context.rstrip(), context[len(context.rstrip()) :] + answer)
+        assert each.nats == pytest.approx(nats, rel=1e-9) and each.greedy == greedy
+        assert each.confidence_T.tolist() == pytest.approx([confidence for confidence, _ in told])
+        assert each.correct_T.tolist() == [correct for _, correct in told]
+    whole, cut = encoded[-2][0] + encoded[-2][1], found[-2]
+    logits = model(torch.tensor([whole[-REACH - 1 : -1]])).logits[0].double().log_softmax(-1)
+    count = len(encoded[-2][1])
+    wanted = logits[-count:].gather(1, torch.tensor(whole[-count:])[:, None]).sum()
+    assert cut.nats == pytest.approx(float(wanted))
+    assert len(found[-1].confidence_T) == REACH < len(encoded[-1][1])
+
+    def forgetful(**given: Any) -> Any:
+        kept = forward(**{**given, "use_cache": False})
+        return kept
+
+    model.forward = forgetful  # type: ignore[method-assign]
+    try:
+        again = likelihoods(model, encoded, REACH)
+    finally:
+        model.forward = forward  # type: ignore[method-assign]
+    assert [each.nats for each in again] == pytest.approx([each.nats for each in found])
+
+
+def test_the_harness_alone_gets_the_same_scores(
+    student: Tool,  # noqa: F811
+    corpus: Corpus,
+    tmp_path: Path,
+) -> None:
+    from lm_eval.evaluator import evaluate
+
+    from replication.evaluate.tasks.at_hand.answering import harness_task
+    from replication.evaluate.tasks.harness import reader
+
+    model, tokenizer = student
+    model.float()
+    tasks = [each for each in asked(corpus, 40, tmp_path) if MAKERS[each.task].output != "generate_until"]
+    found = answered(model, tokenizer, tasks, tmp_path, False)
+    for each in tasks:
+        # what fits into what this student reads; a longer one the harness cuts choice by choice
+        few = [item for item in each.items if max(len(item.context + text) for text in item.choices) < 70]
+        file = tmp_path / f"few-{each.task}.jsonl"
+        file.write_text("".join(json.dumps(item.row()) + "\n" for item in few))
+        short = Asked(each.task, file, few, each.of)
+        ours = answered(model, tokenizer, [short], tmp_path, False)[each.task]
+        theirs = evaluate(
+            reader(model, tokenizer, False), {"tasks": {each.task: harness_task(short, tmp_path)}}, bootstrap_iters=0
+        )
+        assert ours["cut"] == 0 and ours["accuracy"] == theirs["results"][each.task][METRICS[each.task]]
+        right = [bool(sample["acc"]) for sample in theirs["samples"][each.task]]
+        assert ours["correct"] == packed(right) and len(few) > 5, each.task
+    assert 0 < found["last_word"]["perplexity"] < math.inf and 0 <= found["last_word"]["ece"] <= 1
+    assert found["pairs"]["kinds"].keys() <= KINDS.keys() and found["next_line"]["chance"] == 0.25
+
+
+def test_bits_are_packed_from_the_left() -> None:
+    assert packed([True, False, False, False, False, False, False, True, True]) == "8180"
+
+
+def machine_of(folder: Path) -> Machine:
+    return this_machine(folder / "results", folder / "artifacts")
+
+
+def write_answering_scale(folder: Path) -> Path:
+    path = write_scale(folder)
+    path.write_text('tasks = "at hand"\ntask_rows = 12\n' + path.read_text())
+    return path
+
+
+def test_a_training_answers_at_its_end_what_its_weights_answer_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("ARTIFACTS", str(tmp_path / "artifacts"))
+    scale, recipe = write_answering_scale(tmp_path), tmp_path / "recipe.toml"
+    recipe.write_text('target = "OneHot"\nteacher = "none"\n')
+    run, machine = Run(parse({"target": "OneHot", "teacher": "none"}), load_scale(str(scale)), 0), this_machine()
+    folder = execute(run, machine).folder
+    path = folder / "answers.json"
+    first = path.read_bytes()
+    said = json.loads(first)
+    assert said["suite"] == "at_hand" and said["numerics"] == {"tasks": 1} and said["harness"] == "0.4.13"
+    for task in said["tasks"].values():
+        bits = f"{int(task['correct'], 16):0{4 * len(task['correct'])}b}"[: task["rows"]]
+        assert bits.count("1") / task["rows"] == task["accuracy"] and task["rows"] <= min(12, task["of"])
+        assert len(task["data"]) == 16 and task["low"] <= task["accuracy"] <= task["high"]
+    assert path.stat().st_mtime <= (folder / "summary.json").stat().st_mtime
+    config = json.loads((folder / "config.json").read_text())
+    assert "tasks" not in config["numerics"] and "tasks" not in config["settings"]
+
+    def late() -> str:
+        assert main(["answer", str(recipe), "--scale", str(scale)]) == 0
+        return capsys.readouterr().out.strip().removeprefix(f"{run.id}: ")
+
+    assert late() == "it has answers already"
+    path.unlink()
+    shutil.rmtree(tmp_path / "artifacts" / "tasks")
+    assert late() == "answered" and path.read_bytes() == first
+    said["tasks"]["next_line"]["data"] = "0" * 16  # of other items
+    path.write_text(json.dumps(said))
+    assert late() == "answered" and path.read_bytes() == first
+    model_folder(run, machine).rename(tmp_path / "elsewhere")
+    assert late().startswith("its weights are not in ")
+    (folder / "summary.json").unlink()
+    assert late() == "it is not finished here"
+
+
+def test_where_task_data_is_named_the_papers_tasks_are_asked_else_a_training_suffices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Table 8 has a column of students after tuning: their trainings are planned, not their probes."""
+    monkeypatch.delenv("TASK_DATA", raising=False)
+    runs = plan(["rskd/table08"], load_scale("laptop"), [0]).runs.values()
+    assert {run.recipe.probe for run in runs} == {"train"}
+    assert sum(type(run.recipe.tuning).__name__ == "Instructed" for run in runs) == 6
+    assert {run.recipe.probe for run in plan(["rskd/table22"], load_scale("h100"), [0]).runs.values()} == {
+        "train",
+        "zero_shot",
+    }
+    monkeypatch.setenv("TASK_DATA", "hub")
+    planned = plan(["rskd/table08"], load_scale("laptop"), [0]).runs.values()
+    assert {run.recipe.probe for run in planned} == {"train", "zero_shot"}
+    assert spec.load("rskd/table08").column("if_sft").probe == "zero_shot"
+
+
+def bits(task: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "metric": "acc,none",
+        "shots": 0,
+        "rows": 8,
+        "of": 9,
+        "cut": 0.0,
+        "correct": f"{0xFF00 >> int(8 * task['accuracy']) & 0xFF:02x}",
+        "low": 0.2,
+        "high": 0.8,
+        **task,
+    }
+
+
+def plant_answers(folder: Path, right: float, data: str = "a") -> None:
+    task = {"accuracy": right, "chance": 0.25, "data": data}
+    tasks = {
+        "next_line": bits({**task, "ece": 0.125}),
+        "last_word": bits({**task, "accuracy": right / 2, "chance": 0.0, "perplexity": 3.0}),
+        "pairs": bits({**task, "kinds": {"order": {"rows": 4, "accuracy": 0.75}}}),
+    }
+    said = {"suite": "at_hand", "numerics": {"tasks": 1}, "harness": "0.4.13", "student": "x", "tasks": tasks}
+    (folder / "answers.json").write_text(json.dumps(said))
+
+
+def test_answers_fill_the_columns_of_the_papers_tasks(tmp_path: Path) -> None:
+    exhibit = spec.load("rskd/table22")
+    rows = exhibit.rows[:3]
+    for row, right in zip(rows[:2], (0.5, 0.75), strict=True):
+        stated = exhibit.recipe_of(row)
+        assert stated is not None
+        for seed in (0, 1):
+            plant_answers(plant(tmp_path, row.label, stated, seed, {"lm_loss": 3.0}), right + seed / 8)
+    stated = exhibit.recipe_of(rows[2])
+    assert stated is not None
+    plant(tmp_path, "diverged", stated, 0, {"lm_loss": None}, diverged=True)
+    plant(tmp_path, "not answered", {"target": "Full", "tokens": "50B"}, 0, {"lm_loss": 3.0})
+    found = records(tmp_path)
+    metrics = next(each for each in found if each.run_id == f"{rows[0].label}-s0").summary.metrics
+    assert metrics["tasks_average"] == pytest.approx((0.5 + 0.25 + 0.5) / 3) and metrics["lm_loss"] == 3.0
+    assert (metrics["tasks_next_line"], metrics["tasks_next_line_ece"], metrics["tasks_pairs_order"]) == (
+        0.5,
+        0.125,
+        0.75,
+    )
+    assert (metrics["tasks_last_word_perplexity"], metrics["tasks_next_line_chance"]) == (3.0, 0.25)
+    table = frame(exhibit, found, "logged").set_index(["row", "column", "seed"])["value"]
+    assert table[rows[0].label, "hellaswag", 0] == 50 and table[rows[1].label, "lambada_openai", 1] == 43.75
+    assert table[rows[1].label, "zero_shot", 0] == pytest.approx(100 * (0.75 + 0.375 + 0.75) / 3)
+    assert (
+        table[rows[2].label, "zero_shot", 0] == -math.inf
+        and "arc_easy" not in table.index.get_level_values("column")[:8]
+    )
+    made_of = sheet(exhibit, "laptop", {"logged": found, "yours": []})
+    assert any(
+        "tasks at hand, made of held-out text: next line (8), last word (8), pairs (8)" in line
+        for line in made_of.header
+    )
+    assert any("5 runs" in line for line in made_of.header)
+    assert made_of.text(rows[0], exhibit.column("hellaswag"), "logged").endswith("[20.0 to 80.0, chance 25.0]")
+
+
+def test_a_probe_of_the_papers_tasks_goes_first_and_other_items_stay_apart(tmp_path: Path) -> None:
+    exhibit = spec.load("rskd/table06")
+    own = [exhibit.recipe_of(row) for row in exhibit.rows[:3]]
+    for number, (stated, data) in enumerate(zip(own, ("a", "a", "b"), strict=True)):
+        assert stated is not None
+        plant_answers(plant(tmp_path, f"run {number}", stated, 0, {"lm_loss": 3.0 + number}), 0.5, data)
+    table = frame(exhibit, records(tmp_path), "logged")
+    assert (
+        set(table[table["column"] == "zero_shot"]["row"]) == {"CE", "2.4"}
+        and len(table[table["column"] == "lm_loss"]) == 3
+    )
+    assert any("other sizes behind the scale's words" in note for note in table.attrs["notes"])
+    stated = exhibit.recipe_of_cell(exhibit.rows[0], exhibit.column("zero_shot"))
+    assert stated is not None
+    plant(tmp_path, "probe", stated, 0, {"average": 0.875})
+    table = frame(exhibit, records(tmp_path), "logged")
+    assert table[table["column"] == "zero_shot"][["row", "value"]].values.tolist() == [["CE", 87.5]]
+
+
+def test_every_column_of_downstream_tasks_has_a_stand_in() -> None:
+    """The analysis imports none of the suite: it names probes and tasks a second time."""
+    asked_by = {
+        (column.probe, (column.metric or column.key).removesuffix("_ece").removesuffix("_perplexity"))
+        for name in spec.names()
+        for column in spec.load(name).columns
+        if column.probe in SUITES
+    }
+    assert {probe for probe, _ in asked_by} == set(PROBES) <= SUITES.keys()
+    assert {task for _, task in asked_by} - {"average"} - {
+        c.key for c in spec.load("rskd/figure04").columns
+    } <= STANDS_FOR.keys()
+    assert set(STANDS_FOR.values()) == set(AT_HAND.tasks)
