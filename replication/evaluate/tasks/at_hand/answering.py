@@ -115,9 +115,10 @@ def judged(student: Any, known: dict[tuple[str, str], Likelihood], requests: lis
     """The harness's log-likelihoods of its requests; what else is known of each answer is kept in `known`."""
     pairs = [request.args for request in requests]
     encoded = encode(student, pairs)
-    for pair, (context, answer) in zip(pairs, encoded, strict=True):
-        if len(context) + len(answer) > student.max_length + 1:
-            student.cut.add(pair)
+    longest: dict[str, int] = {}  # of a question's answers: its context is cut once for all
+    for (words, _), (context, answer) in zip(pairs, encoded, strict=True):
+        longest[words] = max(longest.get(words, 0), len(context) + len(answer))
+    student.cut |= {pair for pair in pairs if longest[pair[0]] > student.max_length + 1}
     with torch.autocast(student.device.type, dtype=torch.bfloat16, enabled=student.mixed_precision_dtype is not None):
         found = likelihoods(student.model, encoded, student.max_length)
     known.update(zip(pairs, found, strict=True))

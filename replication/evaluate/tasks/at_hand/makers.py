@@ -58,7 +58,16 @@ def made(corpus: Corpus, rows: int | None) -> dict[str, tuple[list[Item], int]]:
     documents = held_out(corpus)
     found = {}
     for name, maker in MAKERS.items():
-        items = list(dict.fromkeys(item for document in documents for item in maker.items(document)))
+        each = ((document, item) for document in documents for item in maker.items(document))
+        items = list(dict.fromkeys(item for document, item in each if fair(document, item)))
         if items:
-            found[name] = drawn(name, items, rows), len(items)
+            # to write an answer takes about four times as long as to choose one
+            most = rows if rows is None or maker.right is None else max(1, rows // 4)
+            found[name] = drawn(name, items, most), len(items)
     return found
+
+
+def fair(document: Document, item: Item) -> bool:
+    """Whether the document, which may say one thing twice, has no wrong answer behind the same context."""
+    wrong = [text for place, text in enumerate(item.choices) if place != item.answer]
+    return not any(item.context + text in document.text for text in wrong)
