@@ -105,7 +105,7 @@ def with_answers(records: list[Record], answers: dict[str, Answers]) -> list[Rec
         own = answers.get(record.run_id)
         like = own or of_text.get(record.config.corpus.fingerprint)
         if like is not None and (own or record.summary.diverged) and record.config.recipe.get("probe") == "train":
-            summary = Summary(metrics={} if own is None else own.counterparts(), diverged=own is None)
+            summary = Summary(metrics=dict(own.counterparts()) if own else {}, diverged=own is None)
             found += [Record(config=asking(record.config, probe, like), summary=summary) for probe in asked]
     return found
 

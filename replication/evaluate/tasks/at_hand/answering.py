@@ -20,7 +20,6 @@ from replication.evaluate.tasks.at_hand.likelihoods import Likelihood, likelihoo
 from replication.evaluate.tasks.at_hand.makers import MAKERS, made
 from replication.evaluate.tasks.harness import reader
 from replication.evaluate.tasks.zero_shot import wilson, words_of
-from replication.experiment.suites import METRICS
 from replication.machine.files import replace_text
 
 NUMERICS = 1  # of all that decides these numbers but the student: items, prompts, scores
@@ -150,14 +149,14 @@ def tokens_of(student: Any, texts: list[str], **how: bool) -> dict[str, list[int
 
 
 def scored(given: Asked, found: Any, student: Any, known: dict[tuple[str, str], Likelihood]) -> dict[str, Any]:
-    metric = METRICS[given.task]
+    metric = MAKERS[given.task].metrics[0]
     samples = found["samples"][given.task]
-    right = [bool(sample[metric.partition(",")[0]]) for sample in samples]
+    right = [bool(sample[metric]) for sample in samples]
     arguments = [sample["arguments"] for sample in samples]
     output, kinds = MAKERS[given.task].output, list(dict.fromkeys(item.kind for item in given.items))
     low, high = wilson(sum(right) / len(right), len(right))
     score = {
-        "metric": metric,
+        "metric": f"{metric},none",  # no filter
         "shots": 0,
         "rows": len(given.items),
         "of": given.of,
@@ -172,7 +171,7 @@ def scored(given: Asked, found: Any, student: Any, known: dict[tuple[str, str], 
         "correct": packed(right),
     }
     if output == "multiple_choice":
-        score["ece"] = of_choices(samples, metric.partition(",")[0]).error()
+        score["ece"] = of_choices(samples, metric).error()
     if output == "loglikelihood":
         score["ece"] = of_tokens([known[tuple(each)] for (each,) in arguments]).error()
         score["perplexity"] = float(found["results"][given.task]["perplexity,none"])

@@ -84,7 +84,9 @@ def predicted(model: PreTrainedModel, context_QC: Tensor, owner_A: Tensor, answe
     if answers_AT.shape[1] == 1:
         return precise(first_A1V)
     memory = getattr(seen, "past_key_values", None)
-    if not hasattr(memory, "batch_select_indices"):  # a model that keeps no keys and values reads all of it again
+    if memory is None or not hasattr(
+        memory, "batch_select_indices"
+    ):  # a model that keeps no keys and values reads all of it again
         whole_AX = torch.cat([context_QC[owner_A], answers_AT[:, :-1]], 1)
         return precise(model(input_ids=whole_AX, use_cache=False).logits[:, context_QC.shape[1] - 1 :])
     memory.batch_select_indices(owner_A)

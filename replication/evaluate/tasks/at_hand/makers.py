@@ -26,7 +26,8 @@ Row = dict[str, Any]
 class Maker:
     items: Callable[[Document], Iterator[Item]]
     output: Literal["multiple_choice", "loglikelihood", "generate_until"] = "multiple_choice"
-    # the harness's; mutual information: of a choice with the context, since some choices are likely behind any
+    # the harness's, first the one that counts; mutual information is that of a choice with its context, since some
+    # choices are likely behind any
     metrics: tuple[str, ...] = ("acc_mutual_info", "acc")
     until: str = ""  # what ends an answer that is written
     tokens: int = 0  # of it, at most
