@@ -65,8 +65,11 @@ class Answers(BaseModel):
         return each | {f"tasks_average{what}": value for what, value in self.average().items()}
 
     def average(self) -> dict[str, float]:
-        """The mean accuracy over the tasks, its interval over items, and the mean of guessing."""
+        """The mean accuracy over the tasks, its interval over items, and the mean of guessing; nothing where the text
+        gave no task."""
         tasks = list(self.tasks.values())
+        if not tasks:
+            return {}
         value = sum(task.accuracy for task in tasks) / len(tasks)
         variance = sum(task.accuracy * (1 - task.accuracy) / task.rows for task in tasks)
         half = NORMAL * math.sqrt(variance) / len(tasks)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from analysis.at_hand import PROBES, STANDS_FOR
+from analysis.at_hand import PROBES, STANDS_FOR, Answers
 from analysis.load import frame, records
 from analysis.sheet import sheet
 from paper_tables import spec
@@ -253,6 +253,12 @@ def test_the_harness_alone_gets_the_same_scores(student: Tool, corpus: Corpus, t
     assert sum(kind["rows"] * kind["accuracy"] for kind in ours["pairs"]["kinds"].values()) == pytest.approx(
         ours["pairs"]["rows"] * ours["pairs"]["accuracy"]
     )
+
+
+def test_a_text_without_a_line_to_ask_for_gives_no_task(student: Tool, tmp_path: Path) -> None:
+    corpus = collect("one word", ["a", "b"])
+    assert asked(corpus, 5, tmp_path) == [] and answered(*student, [], tmp_path, False) == {}
+    assert Answers(numerics={"tasks": 1}, harness="0.4.13", tasks={}).metrics() == {}
 
 
 def test_bits_are_packed_from_the_left() -> None:

@@ -62,6 +62,8 @@ def answered(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: list[Asked], artifacts: Path, autocast: bool
 ) -> dict[str, dict[str, Any]]:
     """Task -> what the record keeps of it (results/README.md)."""
+    if not tasks:
+        return {}
     from lm_eval.evaluator import evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
