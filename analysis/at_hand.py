@@ -66,8 +66,11 @@ class Answers(stored.Answers):
         return each | {f"tasks_average{what}": value for what, value in self.average().items()}
 
     def average(self) -> dict[str, float]:
-        """The mean accuracy over the tasks, its interval over items, and the mean of guessing."""
+        """The mean accuracy over the tasks, its interval over items, and the mean of guessing; nothing where the text
+        gave no task."""
         tasks = list(self.tasks.values())
+        if not tasks:
+            return {}
         value = sum(task.accuracy for task in tasks) / len(tasks)
         variance = sum(task.accuracy * (1 - task.accuracy) / task.rows for task in tasks)
         half = NORMAL * math.sqrt(variance) / len(tasks)
@@ -101,7 +104,7 @@ def with_answers(records: list[Record], answers: dict[str, Answers]) -> list[Rec
         own = answers.get(record.run_id)
         like = own or of_text.get(record.config.corpus.fingerprint)
         if like is not None and (own or record.summary.diverged) and record.config.recipe.get("probe") == "train":
-            summary = Summary(metrics={} if own is None else own.counterparts(), diverged=own is None)
+            summary = Summary(metrics=dict(own.counterparts()) if own else {}, diverged=own is None)
             found += [
                 Record(config=asking(record.config, probe, like), summary=summary, answers=own) for probe in asked
             ]

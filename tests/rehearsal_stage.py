@@ -260,10 +260,18 @@ def programs(seed: int, count: int) -> list[str]:
     def function() -> str:
         name, one, two, three = f"{word()}_{word()}_{word()}", f"{word()}_1", f"{word()}_2", f"{word()}_3"
         said = " ".join(word() for _ in range(6)).capitalize()
-        return (
-            f'def {name}({one}, {two}):\n    """{said}.\n\n    {" ".join(word() for _ in range(9))}\n    """\n'
-            f"    {three} = {word()}_{word()}({two}, {one})\n    if {three} in {one}:\n        return {word()}({three}[{two}])\n"
-            f"    for {word()} in [{two}, {word()}_{word()}({three}, {two})]:\n        {one}.append({word()})\n    return {three}\n"
+        return "\n".join(
+            [
+                f"def {name}({one}, {two}):",
+                f'    """{said}.\n\n    {" ".join(word() for _ in range(9))}\n    """',
+                f"    # {word()} {word()} {word()}",
+                f"    {three} = {word()}_{word()}({two}, {one})",
+                f"    if {three} in {one}:",
+                f"        return {word()}({three}[{two}])",
+                f"    for {word()} in [{two}, {word()}_{word()}({three}, {two})]:",
+                f"        {one}.append({word()})",
+                f"    return {three}\n",
+            ]
         )
 
     return ["\n\n".join(function() for _ in range(8)) for _ in range(count)]

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from analysis.at_hand import PROBES, STANDS_FOR
+from analysis.at_hand import PROBES, STANDS_FOR, Answers
 from analysis.load import frame, records
 from analysis.sheet import sheet
 from paper_tables import spec
 from replication.__main__ import main
 from replication.data.corpus import Corpus, collect, open_corpus
 from replication.data.sums import PROBLEM, sums
-from replication.evaluate.tasks.at_hand.answering import Asked, answered, asked, packed
-from replication.evaluate.tasks.at_hand.held_out import held_out, spans_of
+from replication.data.tokenizer import open_tokenizer
+from replication.evaluate.tasks.at_hand.answering import answered, asked, harness_task, packed
+from replication.evaluate.tasks.at_hand.held_out import spans_of
 from replication.evaluate.tasks.at_hand.instruct import obeyed
 from replication.evaluate.tasks.at_hand.item import Item, digest, drawn
 from replication.evaluate.tasks.at_hand.likelihoods import likelihoods
 from replication.evaluate.tasks.at_hand.makers import MAKERS, made, right_sum
 from replication.evaluate.tasks.at_hand.pairs import KINDS
+from replication.evaluate.tasks.harness import reader
 from replication.execution.execute import execute
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run
-from replication.experiment.scale import load_scale
-from replication.experiment.suites import AT_HAND, METRICS, SUITES
+from replication.experiment.scale import Optimiser, Role, load_scale
+from replication.experiment.suites import AT_HAND, SUITES
 from replication.machine.device import Machine, this_machine
+from replication.model.checkpoint import publish
+from replication.model.decoder import build
 from replication.planning.plan import plan
 from replication.training.weights import model_folder
 from tests.planted import plant
+from tests.rehearsal_stage import programs
 from tests.small import write_scale, write_text
-from tests.test_zero_shot import REACH, Scorer, Tool, student  # noqa: F401  (a fixture)
 
-FINGERPRINTS = json.loads((Path(__file__).parent / "items_at_hand.json").read_text())
+DIGESTS = json.loads((Path(__file__).parent / "items_at_hand.json").read_text())
+REACH = 320  # tokens
+Tool = tuple[PreTrainedModel, PreTrainedTokenizerFast]
 OF_LINES = ("next_line", "last_word", "pairs", "docstring", "signature")
 
 
@@ -62,7 +70,7 @@ def stripped(documents: list[str]) -> set[str]:
 
 
 def test_code_has_items_of_every_task_but_sums(items: dict[str, list[Item]]) -> None:
-    assert list(MAKERS) == list(AT_HAND.tasks) and METRICS.keys() >= MAKERS.keys()
+    assert list(MAKERS) == list(AT_HAND.tasks)
     assert items.keys() == MAKERS.keys() - {"sums"}
     assert {item.kind for item in items["pairs"]} == KINDS.keys()
     for name in OF_LINES:
@@ -77,24 +85,22 @@ def test_the_right_answer_is_the_documents_and_no_wrong_one_is(corpus: Corpus, i
         for item in items[name]:
             for place, text in enumerate(item.choices):
                 written = any(item.context + text in document for document in texts)
-                assert written == (place == item.answer) or name == "docstring", (name, item)
+                assert written == (place == item.answer), (name, item)
 
 
 def test_no_line_that_is_asked_for_stands_in_training_text(corpus: Corpus, items: dict[str, list[Item]]) -> None:
-    seen, shared = stripped(corpus.training_documents), 0
+    seen = stripped(corpus.training_documents)
+    texts = [corpus.documents[index] for index in np.flatnonzero(corpus.held_out)]
+    assert stripped(texts) & seen - {""}  # lines that both have are there, and are left out
     for name in OF_LINES:
         for item in items[name]:
-            whole = item.context + item.choices[item.answer]
-            line = whole[len(item.context.rsplit("\n", 1)[0]) if name not in ("next_line",) else len(item.context) :]
-            asked_for = line.strip("\n").split("\n")[-1].strip()
-            if name in ("next_line", "pairs", "last_word") and name != "last_word":
-                assert asked_for not in seen, (name, item)
-            shared += asked_for in seen
-    texts = [corpus.documents[index] for index in np.flatnonzero(corpus.held_out)]
-    assert stripped(texts) & seen - {""}  # lines that both have are there, and were left out
-    document = held_out(corpus)[0]
-    assert {line.new for line in document.lines} == {True, False}
-    assert all((document.words(line).strip() in seen) != line.new for line in document.lines)
+            right = item.choices[item.answer]
+            (text, place), *_ = (
+                (text, text.find(item.context + right)) for text in texts if item.context + right in text
+            )
+            last = place + len(item.context + right.rstrip()) - 1
+            line = text[text.rfind("\n", 0, last) + 1 :].split("\n", 1)[0]
+            assert line.strip() not in seen, (name, item)
 
 
 def test_a_document_that_is_copied_into_training_text_is_never_asked_for(corpus: Corpus) -> None:
@@ -104,17 +110,17 @@ def test_a_document_that_is_copied_into_training_text_is_never_asked_for(corpus:
     assert made(copied, None) == {}
 
 
-def test_items_are_the_same_on_every_machine(corpus: Corpus) -> None:
-    text = [chr(97 + n % 26) * (n % 7 + 1) for n in range(4000)]
-    prose = [" ".join(text[n : n + 60]) + ".\n" + " ".join(text[n + 5 : n + 65]) for n in range(0, 3900, 60)]
-    assert {name: digest(found) for name, (found, _) in made(collect("prose", prose), 50).items()} == FINGERPRINTS[
-        "prose"
-    ]
+def test_items_are_the_same_on_every_machine() -> None:
+    """`python -m tests.test_at_hand` prints the digests."""
+    assert digests(collect("programs", programs(0, 40)), 50) == DIGESTS["programs"]
     library = open_corpus("stdlib")
-    if library.fingerprint not in FINGERPRINTS:
-        pytest.skip(f"This Python's standard library ({library.fingerprint}) is another than those in {FINGERPRINTS}")
-    found = made(library, load_scale("laptop").task_rows)
-    assert {name: digest(each) for name, (each, _) in found.items()} == FINGERPRINTS[library.fingerprint]
+    if library.fingerprint not in DIGESTS:
+        pytest.skip(f"this Python's standard library is {library.fingerprint}; known: {', '.join(DIGESTS)}")
+    assert digests(library, load_scale("laptop").task_rows) == DIGESTS[library.fingerprint]
+
+
+def digests(corpus: Corpus, rows: int | None) -> dict[str, str]:
+    return {name: digest(found) for name, (found, _) in made(corpus, rows).items()}
 
 
 def test_rows_are_drawn_alike_from_every_kind() -> None:
@@ -154,7 +160,7 @@ def test_sums_are_asked_of_a_corpus_that_has_them() -> None:
     training = "".join(corpus.training_documents)
     for item in found:
         question = item.context.split("Q: ")[-1].removesuffix(" = ?\n")
-        assert eval(question) == int(item.choices[0]) and question not in training
+        assert eval(question) == int(item.choices[0]) and f"Q: {question} = ?" not in training
     row = found[0].row()
     assert right_sum(row, [f"1 + 1 = 2\nA: {row['target']}\n"]) == {"exact_match": 1.0}
     assert right_sum(row, ["A: 12345"]) == right_sum(row, [row["target"]]) == {"exact_match": 0.0}
@@ -172,71 +178,87 @@ def test_instructions_are_checked_by_program(items: dict[str, list[Item]]) -> No
     assert all(f"{item.choices[0]}" in item.context.rsplit("# The next line", 1)[1] for item in items["instruct"])
 
 
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Tool:
+    """A small Llama of random but decided weights, saved and loaded as a trained student is."""
+    folder = tmp_path_factory.mktemp("student")
+    tokenizer = open_tokenizer("bpe:320", corpus, folder)
+    optimiser = Optimiser(peak_rate=1e-3, final_rate=1e-4, warmup=0.1, batch=4)
+    role = Role(layers=2, width=16, ffn=32, heads=2, kv_heads=1, length="1", optimiser=optimiser)
+    model = build(role, tokenizer.vocabulary, REACH, tokenizer.end_of_text, 3)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    publish(model, tokenizer, folder / "model")
+    loaded = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    return loaded, PreTrainedTokenizerFast.from_pretrained(folder / "model")
+
+
 @torch.no_grad()
-def test_shared_contexts_change_no_likelihood(student: Tool, items: dict[str, list[Item]]) -> None:  # noqa: F811
-    scorer, (model, tokenizer) = Scorer(student), student
-    pairs = [(item.context, text) for name in OF_LINES for item in items[name][:6] for text in item.choices]
-    pairs += [("x" * 300, "a b"), (pairs[0][0], "y " * 90)]  # too long a context; too long an answer
-    encoded = [
-        (tokenizer.encode(c.rstrip()), tokenizer.encode(c + a)[len(tokenizer.encode(c.rstrip())) :]) for c, a in pairs
+def alone(model: PreTrainedModel, context: list[int], answer: list[int]) -> tuple[float, list[tuple[float, bool]]]:
+    """Nats of an answer, and (confidence, correct) of its tokens, all read at once."""
+    logs_TV = model(torch.tensor([[*context, *answer]])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+    nats = sum(float(logs_TV[place, token]) for place, token in enumerate(answer))
+    return nats, [
+        (float(logs_V.max().exp()), int(logs_V.argmax()) == t) for logs_V, t in zip(logs_TV, answer, strict=True)
     ]
-    found = likelihoods(model, encoded, REACH)
-    model.config.use_cache, forward = False, model.forward
-    for each, (context, answer), tokens in zip(found, pairs, encoded, strict=True):
-        if len(tokens[0]) + len(tokens[1]) > REACH + 1:
-            continue
-        nats, greedy, told = scorer(context.rstrip(), context[len(context.rstrip()) :] + answer)
-        assert each.nats == pytest.approx(nats, rel=1e-9) and each.greedy == greedy
-        assert each.confidence_T.tolist() == pytest.approx([confidence for confidence, _ in told])
-        assert each.correct_T.tolist() == [correct for _, correct in told]
-    whole, cut = encoded[-2][0] + encoded[-2][1], found[-2]
-    logits = model(torch.tensor([whole[-REACH - 1 : -1]])).logits[0].double().log_softmax(-1)
-    count = len(encoded[-2][1])
-    wanted = logits[-count:].gather(1, torch.tensor(whole[-count:])[:, None]).sum()
-    assert cut.nats == pytest.approx(float(wanted))
-    assert len(found[-1].confidence_T) == REACH < len(encoded[-1][1])
-
-    def forgetful(**given: Any) -> Any:
-        kept = forward(**{**given, "use_cache": False})
-        return kept
-
-    model.forward = forgetful  # type: ignore[method-assign]
-    try:
-        again = likelihoods(model, encoded, REACH)
-    finally:
-        model.forward = forward  # type: ignore[method-assign]
-    assert [each.nats for each in again] == pytest.approx([each.nats for each in found])
 
 
-def test_the_harness_alone_gets_the_same_scores(
-    student: Tool,  # noqa: F811
-    corpus: Corpus,
-    tmp_path: Path,
-) -> None:
+def test_shared_contexts_change_no_likelihood(student: Tool, items: dict[str, list[Item]]) -> None:
+    model, tokenizer = copy.deepcopy(student[0]).double(), student[1]
+    pairs = [
+        (tokenizer.encode(item.context), tokenizer.encode(text))
+        for name in OF_LINES
+        for item in items[name][:6]
+        for text in item.choices
+    ]
+    pairs += [([0], answer) for _, answer in pairs[:9]]
+    found = likelihoods(model, pairs, REACH)
+    for each, pair in zip(found, pairs, strict=True):
+        nats, tokens = alone(model, *pair)
+        assert each.nats == pytest.approx(nats, rel=1e-9) and each.greedy == all(correct for _, correct in tokens)
+        assert each.confidence_T.tolist() == pytest.approx([confidence for confidence, _ in tokens])
+        assert each.correct_T.tolist() == [correct for _, correct in tokens]
+    forward = model.forward
+    with patch.object(model, "forward", lambda **given: forward(**{**given, "use_cache": False})):
+        again = likelihoods(model, pairs, REACH)  # a model that keeps no keys and values
+    assert [each.nats for each in again] == pytest.approx([each.nats for each in found], rel=1e-9)
+
+
+def test_what_is_too_long_loses_its_beginning_alike_for_every_answer(student: Tool) -> None:
+    model = copy.deepcopy(student[0]).double()
+    context, short, long, endless = [3 + n % 300 for n in range(REACH)], [7, 8], [9] * 20, [5, 6] * REACH
+    found = likelihoods(model, [(context, short), (context, long), (context[:5], endless)], REACH)
+    kept = context[-(REACH + 1 - len(long)) :]
+    assert found[0].nats == pytest.approx(alone(model, kept, short)[0], rel=1e-9)
+    assert found[1].nats == pytest.approx(alone(model, kept, long)[0], rel=1e-9)
+    assert found[2].nats == pytest.approx(alone(model, context[4:5], endless[:REACH])[0], rel=1e-9)
+
+
+def test_the_harness_alone_gets_the_same_scores(student: Tool, corpus: Corpus, tmp_path: Path) -> None:
     from lm_eval.evaluator import evaluate
 
-    from replication.evaluate.tasks.at_hand.answering import harness_task
-    from replication.evaluate.tasks.harness import reader
-
-    model, tokenizer = student
-    model.float()
-    tasks = [each for each in asked(corpus, 40, tmp_path) if MAKERS[each.task].output != "generate_until"]
-    found = answered(model, tokenizer, tasks, tmp_path, False)
+    tasks = asked(corpus, 24, tmp_path)
+    ours = answered(*student, tasks, tmp_path, False)
     for each in tasks:
-        # what fits into what this student reads; a longer one the harness cuts choice by choice
-        few = [item for item in each.items if max(len(item.context + text) for text in item.choices) < 70]
-        file = tmp_path / f"few-{each.task}.jsonl"
-        file.write_text("".join(json.dumps(item.row()) + "\n" for item in few))
-        short = Asked(each.task, file, few, each.of)
-        ours = answered(model, tokenizer, [short], tmp_path, False)[each.task]
-        theirs = evaluate(
-            reader(model, tokenizer, False), {"tasks": {each.task: harness_task(short, tmp_path)}}, bootstrap_iters=0
-        )
-        assert ours["cut"] == 0 and ours["accuracy"] == theirs["results"][each.task][METRICS[each.task]]
-        right = [bool(sample["acc"]) for sample in theirs["samples"][each.task]]
-        assert ours["correct"] == packed(right) and len(few) > 5, each.task
-    assert 0 < found["last_word"]["perplexity"] < math.inf and 0 <= found["last_word"]["ece"] <= 1
-    assert found["pairs"]["kinds"].keys() <= KINDS.keys() and found["next_line"]["chance"] == 0.25
+        # one task at a time: of one text asked in two splits into context and answer the harness keeps one
+        given = {"tasks": {each.task: harness_task(each, tmp_path)}}
+        theirs, metric = evaluate(reader(*student, False), given, bootstrap_iters=0), MAKERS[each.task].metrics[0]
+        results, samples, found = theirs["results"][each.task], theirs["samples"][each.task], ours[each.task]
+        assert found["accuracy"] == results[f"{metric},none"] == results[found["metric"]] and found["cut"] == 0
+        assert found["correct"] == packed([bool(sample[metric]) for sample in samples])
+        assert found["rows"] == len(samples) and found["data"] == digest(each.items)
+        if each.task == "last_word":
+            assert found["perplexity"] == pytest.approx(results["perplexity,none"], rel=1e-4) and 0 <= found["ece"] <= 1
+    assert ours["pairs"]["kinds"].keys() == KINDS.keys() and ours["next_line"]["chance"] == 0.25
+    assert sum(kind["rows"] * kind["accuracy"] for kind in ours["pairs"]["kinds"].values()) == pytest.approx(
+        ours["pairs"]["rows"] * ours["pairs"]["accuracy"]
+    )
+
+
+def test_a_text_without_a_line_to_ask_for_gives_no_task(student: Tool, tmp_path: Path) -> None:
+    corpus = collect("one word", ["a", "b"])
+    assert asked(corpus, 5, tmp_path) == [] and answered(*student, [], tmp_path, False) == {}
+    assert Answers(numerics={"tasks": 1}, harness="0.4.13", tasks={}).metrics() == {}
 
 
 def test_bits_are_packed_from_the_left() -> None:
@@ -403,3 +425,9 @@ def test_every_column_of_downstream_tasks_has_a_stand_in() -> None:
         c.key for c in spec.load("rskd/figure04").columns
     } <= STANDS_FOR.keys()
     assert set(STANDS_FOR.values()) == set(AT_HAND.tasks)
+
+
+if __name__ == "__main__":
+    standard = open_corpus("stdlib")
+    known = {"programs": digests(collect("programs", programs(0, 40)), 50)}
+    print(json.dumps({**known, standard.fingerprint: digests(standard, load_scale("laptop").task_rows)}, indent=1))

@@ -27,14 +27,6 @@ METRICS = {
     "triviaqa": "exact_match,remove_whitespace",
     "nq_open": "exact_match,remove_whitespace",
     "mbpp": "pass_at_1,none",
-    # our own (AT_HAND)
-    "next_line": "acc_mutual_info,none",
-    "last_word": "acc,none",
-    "pairs": "acc,none",
-    "docstring": "acc_mutual_info,none",
-    "signature": "acc_mutual_info,none",
-    "sums": "exact_match,none",
-    "instruct": "acc,none",
 }
 
 

@@ -20,7 +20,6 @@ from replication.evaluate.tasks.at_hand.likelihoods import Likelihood, likelihoo
 from replication.evaluate.tasks.at_hand.makers import MAKERS, made
 from replication.evaluate.tasks.harness import reader
 from replication.evaluate.tasks.zero_shot import wilson, words_of
-from replication.experiment.suites import METRICS
 from replication.machine.files import replace_text
 
 NUMERICS = 1  # of all that decides these numbers but the student: items, prompts, scores
@@ -63,6 +62,8 @@ def answered(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: list[Asked], artifacts: Path, autocast: bool
 ) -> dict[str, dict[str, Any]]:
     """Task -> what the record keeps of it (results/README.md)."""
+    if not tasks:
+        return {}
     from lm_eval.evaluator import evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -115,9 +116,10 @@ def judged(student: Any, known: dict[tuple[str, str], Likelihood], requests: lis
     """The harness's log-likelihoods of its requests; what else is known of each answer is kept in `known`."""
     pairs = [request.args for request in requests]
     encoded = encode(student, pairs)
-    for pair, (context, answer) in zip(pairs, encoded, strict=True):
-        if len(context) + len(answer) > student.max_length + 1:
-            student.cut.add(pair)
+    longest: dict[str, int] = {}  # of a question's answers: its context is cut once for all
+    for (words, _), (context, answer) in zip(pairs, encoded, strict=True):
+        longest[words] = max(longest.get(words, 0), len(context) + len(answer))
+    student.cut |= {pair for pair in pairs if longest[pair[0]] > student.max_length + 1}
     with torch.autocast(student.device.type, dtype=torch.bfloat16, enabled=student.mixed_precision_dtype is not None):
         found = likelihoods(student.model, encoded, student.max_length)
     known.update(zip(pairs, found, strict=True))
@@ -149,14 +151,14 @@ def tokens_of(student: Any, texts: list[str], **how: bool) -> dict[str, list[int
 
 
 def scored(given: Asked, found: Any, student: Any, known: dict[tuple[str, str], Likelihood]) -> dict[str, Any]:
-    metric = METRICS[given.task]
+    metric = MAKERS[given.task].metrics[0]
     samples = found["samples"][given.task]
-    right = [bool(sample[metric.partition(",")[0]]) for sample in samples]
+    right = [bool(sample[metric]) for sample in samples]
     arguments = [sample["arguments"] for sample in samples]
     output, kinds = MAKERS[given.task].output, list(dict.fromkeys(item.kind for item in given.items))
     low, high = wilson(sum(right) / len(right), len(right))
     score = {
-        "metric": metric,
+        "metric": f"{metric},none",  # no filter
         "shots": 0,
         "rows": len(given.items),
         "of": given.of,
@@ -171,7 +173,7 @@ def scored(given: Asked, found: Any, student: Any, known: dict[tuple[str, str], 
         "correct": packed(right),
     }
     if output == "multiple_choice":
-        score["ece"] = of_choices(samples, metric.partition(",")[0]).error()
+        score["ece"] = of_choices(samples, metric).error()
     if output == "loglikelihood":
         score["ece"] = of_tokens([known[tuple(each)] for (each,) in arguments]).error()
         score["perplexity"] = float(found["results"][given.task]["perplexity,none"])

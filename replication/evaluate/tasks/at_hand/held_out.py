@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ import numpy as np
 from replication.data.corpus import Corpus
 
 LONGEST = 160  # characters; a longer line is prose without line breaks, and its sentences are taken instead
+COMMON = 1000  # words of the training documents
+WORD = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z][A-Za-z0-9_]*")
 SENTENCE = re.compile(r"[^ ].*?(?:[.!?][\"')]*(?= )|$)")
 
 
@@ -29,6 +32,7 @@ class Line:
 class Document:
     text: str
     lines: list[Line]  # none is blank
+    common: frozenset[str]  # the words that training documents have most often
 
     def words(self, line: Line) -> str:
         return self.text[line.start : line.end]
@@ -48,11 +52,14 @@ def held_out(corpus: Corpus) -> list[Document]:
     """The documents that training never reads, in the corpus's order, each once."""
     texts = list(dict.fromkeys(corpus.documents[index] for index in np.flatnonzero(corpus.held_out)))
     spans = [list(spans_of(text)) for text in texts]
-    asked = {text[begin:end].strip() for text, found in zip(texts, spans, strict=True) for begin, end in found}
+    new = {text[begin:end].strip() for text, found in zip(texts, spans, strict=True) for begin, end in found}
+    counts: Counter[str] = Counter()
     for document in corpus.training_documents:
-        asked.difference_update(document[begin:end].strip() for begin, end in spans_of(document))
+        new.difference_update(document[begin:end].strip() for begin, end in spans_of(document))
+        counts.update(WORD.findall(document))
+    common = frozenset(sorted(counts, key=lambda word: (-counts[word], word))[:COMMON])
     return [
-        Document(text, [Line(begin, end, text[begin:end].strip() in asked) for begin, end in found])
+        Document(text, [Line(begin, end, text[begin:end].strip() in new) for begin, end in found], common)
         for text, found in zip(texts, spans, strict=True)
     ]
 

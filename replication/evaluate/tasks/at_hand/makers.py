@@ -26,7 +26,8 @@ Row = dict[str, Any]
 class Maker:
     items: Callable[[Document], Iterator[Item]]
     output: Literal["multiple_choice", "loglikelihood", "generate_until"] = "multiple_choice"
-    # the harness's; mutual information: of a choice with the context, since some choices are likely behind any
+    # the harness's, first the one that counts; mutual information is that of a choice with its context, since some
+    # choices are likely behind any
     metrics: tuple[str, ...] = ("acc_mutual_info", "acc")
     until: str = ""  # what ends an answer that is written
     tokens: int = 0  # of it, at most
@@ -58,7 +59,16 @@ def made(corpus: Corpus, rows: int | None) -> dict[str, tuple[list[Item], int]]:
     documents = held_out(corpus)
     found = {}
     for name, maker in MAKERS.items():
-        items = list(dict.fromkeys(item for document in documents for item in maker.items(document)))
+        each = ((document, item) for document in documents for item in maker.items(document))
+        items = list(dict.fromkeys(item for document, item in each if fair(document, item)))
         if items:
-            found[name] = drawn(name, items, rows), len(items)
+            # to write an answer takes about four times as long as to choose one
+            most = rows if rows is None or maker.right is None else max(1, rows // 4)
+            found[name] = drawn(name, items, most), len(items)
     return found
+
+
+def fair(document: Document, item: Item) -> bool:
+    """Whether the document, which may say one thing twice, has no wrong answer behind the same context."""
+    wrong = [text for place, text in enumerate(item.choices) if place != item.answer]
+    return not any(item.context + text in document.text for text in wrong)

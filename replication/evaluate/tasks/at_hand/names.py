@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 # of Python, written out: the list grows from version to version
-KEYWORDS = frozenset(
-    "False None True and as assert async await break class continue def del elif else except finally for from global "
-    "if import in is lambda nonlocal not or pass raise return self try while with yield".split()
+SYNTAX = frozenset(
+    "and as assert async await break class continue def del elif else except finally for from global "
+    "if import in is lambda nonlocal not or pass raise return try while with yield".split()
 )
+KEYWORDS = SYNTAX | {"self", "None", "True", "False"}
 NAME = re.compile(r"(?<![A-Za-z0-9_])(?!(?:" + "|".join(sorted(KEYWORDS)) + r")(?![A-Za-z0-9_]))[A-Za-z][A-Za-z0-9_]*")
 
 

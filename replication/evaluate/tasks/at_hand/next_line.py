@@ -8,15 +8,17 @@ from itertools import pairwise
 from replication.evaluate.tasks.at_hand.held_out import Document, Line
 from replication.evaluate.tasks.at_hand.item import Item, chance, choice
 
-CONTEXT = 160  # characters
-SHORTEST, LONGEST = 12, 40  # of a line that is a choice, without its indentation
+CONTEXT = 96  # characters
+SHORTEST, LONGEST = 10, 32  # of a line that is a choice, without its indentation
 WRONG = 3
+POOL = 64  # lines of a document from which the wrong ones are taken: what is asked twice is computed once
 TRIES = 40  # before a line is given up for want of others that are about as long
 
 
 def next_line(document: Document) -> Iterator[Item]:
     """The other lines are from anywhere else in the document, about as long, and new like the right one."""
-    pool = [line for line in document.lines if line.new and SHORTEST <= length(document, line) <= LONGEST]
+    fitting = [line for line in document.lines if line.new and SHORTEST <= length(document, line) <= LONGEST]
+    pool = sorted(fitting, key=lambda line: chance("pool", document.words(line)))[:POOL]
     for last, line in pairwise(document.lines):
         if not (line.new and SHORTEST <= length(document, line) <= LONGEST):
             continue

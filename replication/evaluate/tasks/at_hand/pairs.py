@@ -13,7 +13,7 @@ from replication.evaluate.tasks.at_hand.held_out import Document
 from replication.evaluate.tasks.at_hand.item import Item, chance, choice
 from replication.evaluate.tasks.at_hand.names import NAME, names_in
 
-CONTEXT = 160  # characters before the line
+CONTEXT = 96  # characters before the line
 NEAR = 3  # characters by which one name may be longer than the other
 FAR = 16  # characters between a bracket and its counterpart
 ARGUMENTS = re.compile(r"\(([A-Za-z_][A-Za-z0-9_.]*), ([A-Za-z_][A-Za-z0-9_.]*)(?=[,)])")

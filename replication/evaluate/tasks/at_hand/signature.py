@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from replication.evaluate.tasks.at_hand.held_out import Document
 from replication.evaluate.tasks.at_hand.item import Item, chance, choice
 
-CONTEXT = 160  # characters before the line
+CONTEXT = 96  # characters before the line
 CALL = re.compile(r"(?<![A-Za-z0-9_.])(?:[A-Za-z_][A-Za-z0-9_]*\.)*[A-Za-z0-9_]*[A-Za-z0-9](\([^()\"']{3,40}\))")
 WRONG, TRIES = 3, 40
+POOL = 64  # calls of a document whose lists are the wrong ones: what is asked twice is computed once
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,11 @@ class Call:
 def signature(document: Document) -> Iterator[Item]:
     """The wrong lists belong to other names of the document and have as many arguments; none in prose."""
     found = list(calls(document))
+    pool = sorted(found, key=lambda call: chance("pool", call.arguments))[:POOL]
     for call in found:
         wrong: list[str] = []
         for number in range(TRIES):
-            other = found[chance("signature", call.context, number) % len(found)].arguments
+            other = pool[chance("signature", call.context, number) % len(pool)].arguments
             if other not in (call.arguments, *wrong) and other.count(",") == call.arguments.count(","):
                 wrong.append(other)
             if len(wrong) == WRONG:
