@@ -258,7 +258,7 @@ def test_the_harness_alone_gets_the_same_scores(student: Tool, corpus: Corpus, t
 def test_a_text_without_a_line_to_ask_for_gives_no_task(student: Tool, tmp_path: Path) -> None:
     corpus = collect("one word", ["a", "b"])
     assert asked(corpus, 5, tmp_path) == [] and answered(*student, [], tmp_path, False) == {}
-    assert Answers(numerics={"tasks": 1}, harness="0.4.13", tasks={}).metrics() == {}
+    assert Answers(suite="at_hand", numerics={"tasks": 1}, harness="0.4.13", tasks={}).metrics() == {}
 
 
 def test_bits_are_packed_from_the_left() -> None:

@@ -171,7 +171,7 @@ def test_every_recipe_of_the_papers_has_a_meaning_at_every_scale(paper: str, sca
     for name in [name for name in spec.names() if name.startswith(f"{paper}/")]:
         exhibit = spec.load(name)
         for row in exhibit.rows if scale in exhibit.scales else []:
-            for stated in recipes_of(exhibit, row):
+            for stated in recipes_of(exhibit, row, known):
                 run, found = Run(parse(stated), known, 0), found + 1
                 if known.role(run.recipe.student).vocabulary is None or run.tokenizer != known.tokenizer:
                     assert run.settings()["steps"] >= 10, (name, row.label)

@@ -126,7 +126,7 @@ def test_a_record_says_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert config["changed"] == {"toy": "zipf", "target": {"name": "RandomSampling", "draws": 22}, **rest}
     assert config["corpus"] == {"name": "none", "fingerprint": "none"} and config["settings"] == {}
     assert {"source", "versions", "hardware", "format"} <= set(config) and config["run_id"] == path.parent.name
-    one = {"toy.zipf": 1, "loss": 1, "target.RandomSampling": 1, "divergence.ForwardKL": 1}
+    one = {"toy.zipf": 2, "loss": 1, "target.RandomSampling": 1, "divergence.ForwardKL": 1}
     assert config["numerics"] == one and config["inputs"] == {} and "precision" not in config
 
 
