@@ -44,6 +44,7 @@ class Answers(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     suite: str
+    student: str = ""  # fingerprint of the weights that answered
     numerics: dict[str, int]
     tasks: Mapping[str, Task]
 

@@ -93,9 +93,14 @@ class Answers(stored.Answers):
 
 def with_answers(records: list[Record], answers: dict[str, Answers]) -> list[Record]:
     """The records of one folder, trainings with the metrics of their answers (by run id), and what stands for probes
-    of the papers' tasks: for a training that diverged among others that answered, a record without a number."""
+    of the papers' tasks: for a training that diverged among others that answered, a record without a number.
+
+    Nothing stands for a probe that asked some of these weights: the papers' tasks go first. Those that asked weights
+    of before are other records, of which `choice.choose` keeps the most.
+    """
     found = [answered(record, answers[record.run_id]) if record.run_id in answers else record for record in records]
-    measured = {record.config.recipe.get("probe") for record in records}
+    students = {own.student for own in answers.values()}
+    measured = {each.config.recipe.get("probe") for each in records if each.config.inputs.get("start") in students}
     asked = [probe for probe in PROBES if probe not in measured]
     of_text = {
         record.config.corpus.fingerprint: answers[record.run_id] for record in records if record.run_id in answers

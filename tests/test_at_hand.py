@@ -407,7 +407,11 @@ def test_a_probe_of_the_papers_tasks_goes_first_and_other_items_stay_apart(tmp_p
     assert any("other sizes behind the scale's words" in note for note in table.attrs["notes"])
     stated = exhibit.recipe_of_cell(exhibit.rows[0], exhibit.column("zero_shot"))
     assert stated is not None
-    plant(tmp_path, "probe", stated, 0, {"average": 0.875})
+    place = plant(tmp_path, "probe", stated, 0, {"average": 0.875}) / "config.json"
+    table = frame(exhibit, records(tmp_path), "logged")
+    assert 87.5 not in table["value"].values  # it asked weights of before: fewer cells are of its kind
+    config = json.loads(place.read_text())
+    place.write_text(json.dumps({**config, "inputs": {**config["inputs"], "start": "x"}}))
     table = frame(exhibit, records(tmp_path), "logged")
     assert table[table["column"] == "zero_shot"][["row", "value"]].values.tolist() == [["CE", 87.5]]
 
