@@ -240,7 +240,6 @@ def test_the_harness_alone_gets_the_same_scores(student: Tool, corpus: Corpus, t
     tasks = asked(corpus, 24, tmp_path)
     ours = answered(*student, tasks, tmp_path, False)
     for each in tasks:
-        # one task at a time: of one text asked in two splits into context and answer the harness keeps one
         given = {"tasks": {each.task: harness_task(each, tmp_path)}}
         theirs, metric = evaluate(reader(*student, False), given, bootstrap_iters=0), MAKERS[each.task].metrics[0]
         results, samples, found = theirs["results"][each.task], theirs["samples"][each.task], ours[each.task]

@@ -266,6 +266,17 @@ def test_answers_longer_than_the_student_reads_are_scored_whole(student: Tool) -
     assert harness.cut == set(asked[1:]) and len(student[1].encode(asked[4][1])) > REACH
 
 
+def test_one_text_in_two_splits_is_scored_twice(student: Tool) -> None:
+    """With its cache of logits the harness gives the second what it has of the first."""
+    from lm_eval.api.instance import Instance
+
+    words = sentence(0, 9).split()
+    asked = [(" ".join(words[:place]), " " + " ".join(words[place:])) for place in (4, 6, 8)]
+    found = reader(*student, autocast=False).loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in asked])
+    scorer = Scorer((AutoModelForCausalLM.from_pretrained(student[0].name_or_path).eval(), student[1]))
+    assert [nats for nats, _ in found] == pytest.approx([scorer(*pair)[0] for pair in asked], rel=1e-5)
+
+
 @pytest.mark.parametrize(("name", "reach"), [("Mamba", 2048), ("MPT", 64), ("Gemma 3, that also sees", 64)])
 def test_families_that_call_their_reach_otherwise_are_scored(name: str, reach: int, student: Tool) -> None:
     from lm_eval.api.instance import Instance

@@ -59,6 +59,7 @@ def reader(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, autocast:
         batch_size=max(1, min(64, LOGITS[model.device.type] // (4 * reach * classes))),
         mixed_precision_dtype=torch.bfloat16 if autocast else None,
         softmax_dtype=torch.float32,  # a bf16 softmax loses its tail
+        logits_cache=False,  # which takes one text in two splits into prompt and answer for one request
     )
 
 
