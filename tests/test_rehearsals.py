@@ -17,6 +17,7 @@ from replication.training.training import Training
 from tests import rehearsals
 from tests.rehearsal_stage import Stage, of_default
 from tests.rehearsals import UNREHEARSED, components, logged, perform, problem
+from tools.mutants import MUTANTS, ROOT, Mutant
 
 REHEARSED = [component for component in components() if component not in UNREHEARSED]
 
@@ -42,6 +43,12 @@ def test_every_component_is_rehearsed() -> None:
         f"No rehearsal of {', '.join(lacking)}: say in tests/rehearsal_*.py how, then `make rehearsals`."
     )
     assert set(UNREHEARSED) <= set(components())
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_still_finds_its_line(mutant: Mutant) -> None:
+    """`python -m tools.mutants` takes minutes; that it can be run is seen at once."""
+    assert (ROOT / mutant.file).read_text().count(mutant.before) == 1
 
 
 def test_a_run_that_was_killed_is_the_run_that_was_not(stage: Stage) -> None:

@@ -39,8 +39,8 @@ MUTANTS = (
     Mutant(
         "training order reversed",
         "replication/training/run_data.py",
-        '"samples")).numpy()',
-        '"samples")).numpy()[::-1].copy()',
+        "return samples(scores_S, random).numpy()",
+        "return samples(scores_S, random).numpy()[::-1].copy()",
         "data",
     ),
     Mutant(
