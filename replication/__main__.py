@@ -230,8 +230,8 @@ def by_one(run: Run, machine: Machine) -> None:
 
 def show(run: Run, machine: Machine) -> None:
     record = record_of(run, machine)
-    summary, config = (json.loads((record.folder / name).read_text()) for name in ("summary.json", "config.json"))
-    for line in shown(summary, config["settings"]):
+    summary = json.loads((record.folder / "summary.json").read_text())
+    for line in shown(summary, record.config["settings"]):
         print(line)
     print(f"record      {record.folder}")
     if run.recipe.probe == "train":

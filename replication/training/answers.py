@@ -74,7 +74,7 @@ def hindrance(run: Run, machine: Machine) -> str:
 
 def in_time(run: Run, corpus: Corpus, machine: Machine) -> str:
     record = record_of(run, machine)
-    then = json.loads((record.folder / "config.json").read_text())["corpus"]["fingerprint"]
+    then = record.config["corpus"]["fingerprint"]
     if then != corpus.fingerprint:
         return f"its text was {then}, and here it is {corpus.fingerprint}"
     return "answered" if answer(run, corpus, record, machine.at(run.scale.precision)) else "it has answers already"
