@@ -543,3 +543,16 @@ def test_inspect_refuses_what_is_no_model_in_one_line(
     said = capfd.readouterr()
     assert not said.out and said.err.count("\n") == 1
     assert ("did you mean '3" if "/" not in name else "there is no folder") in said.err
+
+
+def test_a_tokenizer_without_its_vocabulary_is_refused(place: Place, tmp_path: Path) -> None:
+    """transformers gives an empty one, in silence, which reads megabytes of text as a few tokens."""
+    from transformers import GPT2TokenizerFast
+
+    folder = tmp_path / "empty"
+    GPT2TokenizerFast().save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"spells no text: its folder lacks its vocabulary. Add its tokenizer\.json"):
+        given_tokenizer(str(folder))
+    assert place.tokenizer.came is None
+    place.tokenizer.save(folder)  # which adds it
+    assert given_tokenizer(str(folder)).fingerprint == place.tokenizer.fingerprint

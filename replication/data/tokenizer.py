@@ -201,7 +201,13 @@ def given_tokenizer(spec: str) -> Tokenizer:
         ends = [token for token in KNOWN_ENDS if backend.token_to_id(token) is not None]
         return wrapped(backend, ends[0] if ends else None, spec)
     found = pretrained.loaded(spec)
-    return replace(wrapped(pretrained.fast(found, spec), pretrained.end_of(found, spec), spec), came=found)
+    tokenizer = replace(wrapped(pretrained.fast(found, spec), pretrained.end_of(found, spec), spec), came=found)
+    if not len(tokenizer.encode_batch([SAMPLE])[0]):  # transformers makes an empty one where it finds no vocabulary
+        raise ValueError(
+            f"Tokenizer {spec!r} has {len(tokenizer.ids):,} tokens, spells no text: its folder lacks its vocabulary. "
+            "Add its tokenizer.json, or the vocab.json and merges.txt that it is made of."
+        )
+    return tokenizer
 
 
 def byte_pairs(spec: str, corpus: Corpus, directory: Path) -> Tokenizer:
