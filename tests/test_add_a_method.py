@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("replication", "paper_tables", "toy", "tests", "pyproject.toml")
+COPIED = ("replication", "paper_tables", "toy", "tools", "tests", "pyproject.toml")
 # "`path`:" and the code that goes there
 BLOCK = re.compile(r"^`(?P<path>[\w/]+\.py)`:\n\n```python\n(?P<code>.*?)^```", flags=re.MULTILINE | re.DOTALL)
 # "NAME = (..., new)": what stands there stays, and the new comes behind it
