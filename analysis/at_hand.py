@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from pydantic import Field
 
@@ -23,11 +24,26 @@ STANDS_FOR = {
     "arc_easy": "docstring",
     "arc_challenge": "docstring",
     "piqa": "signature",
+    "openbookqa": "docstring",
+    "nq_open": "signature",
+    "triviaqa": "signature",
+    "boolq": "pairs",
     "gsm8k": "sums",
     "ifeval": "instruct",
 }
+# SALT's domains -> the task, or the kind of one, that stands for each: what a call looks like is known or not, a
+# function is read, a text goes on, one word is right or wrong, a line is written as told, a program has a structure
+DOMAINS = {
+    "world_knowledge": "signature",
+    "reading_comprehension": "docstring",
+    "commonsense": "next_line",
+    "superglue": "pairs",
+    "nlg": "instruct",
+    "mbpp": "pairs_indentation",
+}
 # probes that ask them (`replication/experiment/suites.py`), as far as columns of exhibits name them
-PROBES = ("zero_shot", "zero_shot_sekd", "ifeval_sekd")
+PROBES = ("zero_shot", "zero_shot_sekd", "ifeval_sekd", "one_shot_salt")
+BY_STEP = "by_step"  # a training's curve of what was measured on the way
 NORMAL = 1.959964  # 95 %
 
 
@@ -55,7 +71,7 @@ class Answers(stored.Answers):
 
     def behind(self, metric: str) -> Mapping[str, stored.Task]:
         """Also of the metrics of a probe of the papers' tasks, by what stands for them."""
-        theirs = {"average": "average", **STANDS_FOR}
+        theirs = {"average": "average", **STANDS_FOR, **DOMAINS}
         return super().behind(f"tasks_{theirs[metric]}" if metric in theirs else metric)
 
     def metrics(self) -> dict[str, float]:
@@ -83,7 +99,8 @@ class Answers(stored.Answers):
         for theirs, ours in STANDS_FOR.items():
             if ours in self.tasks:
                 found |= {f"{theirs}{what}": value for what, value in self.tasks[ours].beside().items()}
-        return found
+        each = self.metrics()
+        return found | {name: each[f"tasks_{ours}"] for name, ours in DOMAINS.items() if f"tasks_{ours}" in each}
 
     def told(self) -> str:
         """For a table's header."""
@@ -91,13 +108,21 @@ class Answers(stored.Answers):
         return f"at hand, made of held-out text: {', '.join(words)}; 0-shot; lm_eval {self.harness}"
 
 
-def with_answers(records: list[Record], answers: dict[str, Answers]) -> list[Record]:
+def with_answers(
+    records: list[Record],
+    answers: dict[str, Answers],
+    on_the_way: Mapping[str, Mapping[int, Answers]] = MappingProxyType({}),
+) -> list[Record]:
     """The records of one folder, trainings with the metrics of their answers (by run id), and what stands for probes
     of the papers' tasks: for a training that diverged among others that answered, a record without a number.
 
     Nothing stands for a probe that asked some of these weights: the papers' tasks go first. Those that asked weights
     of before are other records, of which `choice.choose` keeps the most.
     """
+    records = [
+        record.model_copy(update={"on_the_way": on_the_way[record.run_id]}) if record.run_id in on_the_way else record
+        for record in records
+    ]
     found = [answered(record, answers[record.run_id]) if record.run_id in answers else record for record in records]
     students = {own.student for own in answers.values()}
     measured = {each.config.recipe.get("probe") for each in records if each.config.inputs.get("start") in students}
@@ -111,9 +136,28 @@ def with_answers(records: list[Record], answers: dict[str, Answers]) -> list[Rec
         if like is not None and (own or record.summary.diverged) and record.config.recipe.get("probe") == "train":
             summary = Summary(metrics=dict(own.counterparts()) if own else {}, diverged=own is None)
             found += [
-                Record(config=asking(record.config, probe, like), summary=summary, answers=own) for probe in asked
+                record.model_copy(
+                    update={"config": asking(record.config, probe, like), "summary": summary, "answers": own}
+                )
+                for probe in asked
             ]
     return found
+
+
+def standing(record: Record, share: float | None) -> Record:
+    """The record as its training stood after this share of its steps; without metrics where nobody looked then."""
+    steps = record.config.settings.get("steps")
+    if share is None or steps is None or (step := max(1, round(share * steps))) == steps:  # as training/monitor.py
+        return record
+    curve, own = record.summary.curves.get(BY_STEP, {}), record.on_the_way.get(step)
+    metrics: dict[str, float | None] = {}
+    if record.config.recipe.get("probe") == "train" and step in curve.get("step", []):
+        place = curve["step"].index(step)
+        metrics = {name: values[place] for name, values in curve.items()}
+    if isinstance(own, Answers):
+        metrics |= own.metrics() if record.config.recipe.get("probe") == "train" else own.counterparts()
+    summary = record.summary.model_copy(update={"metrics": metrics})
+    return record.model_copy(update={"summary": summary, "answers": own})
 
 
 def answered(record: Record, own: Answers) -> Record:

@@ -14,7 +14,8 @@ Fact = tuple[str, str]  # its kind, and what it is of: ("numerics", "loss"), ("t
 Facts = dict[Fact, str]
 COMMON = ("scale", "corpus", "products", "shared numerics")  # kinds that a whole table has in common
 OWN = ("numerics", "teacher", "tokenizer", "meaning")  # kinds in which one row may differ from the next, in this order
-WORDS = ("student", "teacher", "tokens", "background", "tuning", "probe")  # of a recipe: the scale says what they mean
+# of a recipe: the scale says what they mean
+WORDS = ("student", "teacher", "tokens", "teacher_tokens", "background", "tuning", "probe")
 # what a record of another such fact is said to be of
 KINDS = {
     "another numerics": ("shared numerics", "numerics"),

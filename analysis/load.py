@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.answers import Answered, Task
-from analysis.at_hand import Answers, with_answers
+from analysis.at_hand import Answers, standing, with_answers
 from analysis.choice import Choice, choose
 from analysis.derived import FUNCTIONS
 from analysis.matching import by_cell, match, source
@@ -26,7 +26,10 @@ def records(folder: Path) -> list[Record]:
     """Every finished run under results/<scale>/, in the order of their ids, then what its answers to the tasks at hand
     stand for (`at_hand.py`). ValueError, one line, for a file that is not what results/README.md says."""
     answers = {path.parent.name: read(path, Answers) for path in sorted(folder.glob("*/answers.json"))}
-    return with_answers(finished(folder), answers)
+    on_the_way: dict[str, dict[int, Answers]] = defaultdict(dict)
+    for path in sorted(folder.glob("*/answers.*.json")):
+        on_the_way[path.parent.name][int(path.name.split(".")[1])] = read(path, Answers)
+    return with_answers(finished(folder), answers, on_the_way)
 
 
 def shown_at(scale: str, results: Path) -> list[Record]:
@@ -47,8 +50,14 @@ def metric(row: Row, column: Column) -> str:
     return row.metrics.get(column.key) or column.metric or column.key
 
 
+def moment(row: Row, column: Column) -> float | None:
+    """The share of its training after which the cell shows a run; None: the end."""
+    return row.at if column.at is None else column.at
+
+
 def measured(row: Row, column: Column, record: Record) -> float | None:
     """The record's value for the cell in printed units; infinite where the run diverged; None if not measured."""
+    record = standing(record, moment(row, column))
     metrics = record.summary.metrics
     key = metric(row, column)
     if key not in metrics:
@@ -79,7 +88,8 @@ def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
                 if value is not None:
                     corpus = record.config.corpus.fingerprint
                     lines.append((row.label, column.key, seed, value, voice, record.run_id, corpus))
-                if record.answers and column.derive is None and (tasks := record.answers.behind(metric(row, column))):
+                answers = standing(record, moment(row, column)).answers
+                if answers and column.derive is None and (tasks := answers.behind(metric(row, column))):
                     answered[row.label, column.key][seed] = tasks
     table = pd.DataFrame(lines, columns=FRAME_COLUMNS).astype({"seed": int, "value": float})
     table.attrs["notes"] = list(dict.fromkeys(notes))

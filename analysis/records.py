@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -65,6 +66,7 @@ class Record(BaseModel):
     config: Config
     summary: Summary
     answers: Answers | None = None  # which items of its tasks it answered rightly
+    on_the_way: Mapping[int, Answers] = Field(default_factory=dict)  # and after which steps which
 
     @property
     def run_id(self) -> str:

@@ -52,6 +52,7 @@ class Column(Entry):
     metric: str = ""  # the record's metric; "" means the same as `key`
     probe: str = ""  # the probe whose run fills this column, by the row's recipe; "" means the row's own run
     recipe: dict[str, Any] = Field(default_factory=dict)  # in which that run's recipe differs from the row's
+    at: float | None = None  # the share of training after which it is measured; none: the row's, or the end
     # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}: from rows, or columns of its own row
     derive: dict[str, str] | None = None
     why: str = ""  # why the suite leaves this column empty, when it does
@@ -69,6 +70,7 @@ class Row(Entry):
     recipe: dict[str, Any] | str | None = None  # the difference from the exhibit's recipe; a string names recipes.toml
     companions: dict[str, dict[str, Any] | str] = Field(default_factory=dict)  # column -> another run that fills it
     metrics: dict[str, str] = Field(default_factory=dict)  # column -> its metric in this row, where rows share a run
+    at: float | None = None  # the share of training after which the row is measured; none: the end
     published: dict[str, Cell] = Field(default_factory=dict)  # as printed; a dash is an absent key
     published_sd: dict[str, Number] = Field(default_factory=dict)
     best: list[str] = Field(default_factory=list)  # columns in which the paper marks this row as the best (bold)

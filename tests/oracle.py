@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -493,6 +494,44 @@ def prefix_loss(losses: Sequence[complex], prefix: int) -> complex:
     """Mean loss of the tokens behind a prefix of so many; losses[j] is of token j + 1. UL2's prefix LM, SALT's data."""
     behind = [loss for token, loss in enumerate(losses, 1) if token >= prefix]
     return sum(behind) / len(behind)
+
+
+def corrupted_spans(row: Sequence[int], text: Sequence[int], noise: Sequence[int]) -> tuple[list[Any], list[Any]]:
+    """(given, to be written) of a row whose spans of text and noise have these lengths, in turn; T5's Figure 2.
+
+    A sentinel is ("span", its number).
+    """
+    given: list[Any] = []
+    written: list[Any] = []
+    place = 0
+    for number, (kept, taken) in enumerate(zip(text, noise, strict=True)):
+        given += [*row[place : place + kept], ("span", number)]
+        written += [("span", number), *row[place + kept : place + kept + taken]]
+        place += kept + taken
+    return given, [*written, ("span", len(noise))]
+
+
+def salt_decay(progress: float, start: float, until: float, omega: float, ratio: bool) -> float:
+    """The weight of distillation where it, or its ratio to the rest, falls linearly to zero; SALT App. K."""
+    share = min(1.0, max(0.0, (until - progress) / (until - start)))
+    if not ratio:
+        return omega * share
+    falling = share * omega / (1 - omega)
+    return falling / (1 + falling)
+
+
+def adafactor(weights: Any, gradients: Sequence[Any], rate: float) -> Any:
+    """A matrix after these steps of Adafactor (Shazeer and Stern 2018, Algorithm 4), without momentum."""
+    rows = columns = 0.0
+    for step, gradient in enumerate(gradients, 1):
+        decay = 1 - step**-0.8
+        squares = gradient**2 + 1e-30
+        rows = decay * rows + (1 - decay) * squares.mean(1)
+        columns = decay * columns + (1 - decay) * squares.mean(0)
+        update = gradient / np.sqrt(np.outer(rows, columns) / np.mean(rows))
+        update = update / max(1.0, float(np.sqrt((update**2).mean())))
+        weights = weights - rate * max(1e-3, float(np.sqrt((weights**2).mean()))) * update
+    return weights
 
 
 def salt_weights(step: int, kd_steps: int, omega: float) -> tuple[float, float]:

@@ -27,6 +27,7 @@ from replication.fused.loss import fused_loss
 from replication.machine.device import this_machine
 from replication.model.decoder import logits_of
 from replication.seeds import generator
+from replication.training.posing import posed as visit
 from replication.training.run_data import data_for
 from replication.training.training import Training
 from tests.small import write_scale
@@ -131,10 +132,9 @@ def test_a_run_trains_behind_prefixes_that_each_visit_draws_anew(tmp_path: Path)
     data = data_for(run, machine.artifacts)
     training = Training(run, data, None, machine)
     ((rows_B, epochs_B),) = training.micro_batches(0)
-    read = torch.from_numpy(data.train.rows(rows_B))
+    read, text = torch.from_numpy(data.train.rows(rows_B)), (data.train, data.tokenizer)
     first, again, second = (
-        recipe.objective(read, training.objective_streams(rows_B, epoch_B)).mask_BL
-        for epoch_B in (epochs_B, epochs_B, epochs_B + 1)
+        visit(run, *text, rows_B, epoch_B, machine.device).mask_BL for epoch_B in (epochs_B, epochs_B, epochs_B + 1)
     )
     assert first is not None and again is not None and second is not None
     assert torch.equal(first, again) and not torch.equal(first, second)

@@ -36,6 +36,55 @@ class TwoStage:
 
 
 @dataclass(frozen=True)
+class LinearDecay:
+    """As TwoStage, but omega falls linearly to 0 from `start` on to `until` (SALT App. K: 32K to 36K of 208K steps)."""
+
+    omega: float = 0.667
+    start: float = 32 / 208
+    until: float = 36 / 208
+
+    def __post_init__(self) -> None:
+        falling(self)
+
+    def __call__(self, progress: float) -> tuple[float, float]:
+        kd_weight = self.omega * left(progress, self.start, self.until)
+        return kd_weight, 1 - kd_weight
+
+
+@dataclass(frozen=True)
+class LinearRatioDecay:
+    """As LinearDecay, but what falls linearly is the ratio of the two weights, omega / (1 - omega) (SALT App. K)."""
+
+    omega: float = 0.667
+    start: float = 32 / 208
+    until: float = 36 / 208
+
+    def __post_init__(self) -> None:
+        falling(self)
+        if self.omega == 1:
+            raise ValueError("LinearRatioDecay.omega is 1, whose ratio has no end: give a share below 1.")
+
+    def __call__(self, progress: float) -> tuple[float, float]:
+        ratio = self.omega / (1 - self.omega) * left(progress, self.start, self.until)
+        return ratio / (1 + ratio), 1 / (1 + ratio)
+
+
+def left(progress: float, start: float, until: float) -> float:
+    """How much of a weight is left that falls linearly between two shares of the training."""
+    return 1.0 if progress < start else 0.0 if progress >= until else (until - progress) / (until - start)
+
+
+def falling(schedule: LinearDecay | LinearRatioDecay) -> None:
+    name = type(schedule).__name__
+    if not 0 <= schedule.omega <= 1:
+        raise ValueError(f"{name}.omega is {schedule.omega}; give a share between 0 and 1.")
+    if not 0 <= schedule.start < schedule.until <= 1:
+        raise ValueError(
+            f"{name} falls from {schedule.start} to {schedule.until}; give two shares that rise in [0, 1]."
+        )
+
+
+@dataclass(frozen=True)
 class WarmupStableDecay:
     """KD weight rises linearly to `peak`, stays, and falls linearly to zero; cross-entropy takes the rest.
 
@@ -58,5 +107,5 @@ class WarmupStableDecay:
         return kd_weight, 1 - kd_weight
 
 
-Schedule = Constant | TwoStage | WarmupStableDecay
-SCHEDULES = {cls.__name__: cls for cls in (Constant, TwoStage, WarmupStableDecay)}
+Schedule = Constant | TwoStage | LinearDecay | LinearRatioDecay | WarmupStableDecay
+SCHEDULES = {cls.__name__: cls for cls in (Constant, TwoStage, LinearDecay, LinearRatioDecay, WarmupStableDecay)}

@@ -33,6 +33,8 @@ END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
 SMALLEST = 257  # every byte, and the end of text
 TRAINING_SAMPLE = 16_000_000  # bytes; all of the standard library, twice as much, saves under 1 % of tokens at 4096
+# what UTF-8 writes nothing with; decoded each is a replacement character
+NEVER_IN_TEXT, REPLACED = (0xC0, 0xC1, *range(0xF5, 0x100)), "\ufffd"
 # what families of tokenizers split in ways of their own
 SAMPLE = "It's 1,234.5 naïve  words;\n\n\tif (x_1 >= 10): return ['don't', 漢字]\r\n"
 
@@ -82,6 +84,23 @@ class Tokenizer:
         """The token that stands for what the model cannot spell."""
         model = json.loads(self.backend.to_str())["model"]
         return model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else model.get("unk_token")
+
+    @cached_property
+    def sentinels(self) -> tuple[int, ...]:
+        """Tokens that no text has, by which an objective marks what it took out (`axes/objectives.py`).
+
+        They are those of the 13 bytes that UTF-8 never uses: a tokenizer over bytes has them, and no document does, so
+        that no token has to be added. ValueError of one that has none.
+        """
+        spelled = (form for byte in NEVER_IN_TEXT for form in (chr(byte), f"<0x{byte:02X}>"))
+        known = [self.ids[token] for token in spelled if token in self.ids]
+        found = tuple(token for token in known if self.backend.decode([token]) == REPLACED)
+        if not found:
+            raise ValueError(
+                "This tokenizer has no token of a byte that no text has, to stand for a span that was taken out: use "
+                "one over bytes (bpe:2048, or that of GPT-2, Llama or Qwen), or an objective that takes out none."
+            )
+        return found
 
     def beyond(self, width: int) -> list[str]:
         """The tokens of its model that a model of `width` classes lacks, by id; those added beside it may be unused."""

@@ -85,7 +85,7 @@ class Instructed:
 
     def settings(self, scale: Scale, steps: int, length: int) -> dict[str, Any]:
         """`steps` on sequences of `length` tokens are what the tuning takes of this student."""
-        text, optimiser = scale.corpus_of(self.text), scale.tuner.model_dump()
+        text, optimiser = scale.corpus_of(self.text), scale.tuner.settings()
         return {"tuned_on": {"text": text, "steps": steps, "length": length, "optimiser": optimiser}}
 
 

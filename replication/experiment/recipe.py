@@ -20,6 +20,7 @@ from replication.experiment.lineage import (
     BACKGROUNDS,
     INITIALS,
     TUNINGS,
+    Adapted,
     Background,
     Fresh,
     Initial,
@@ -81,6 +82,7 @@ class Recipe:
     # before rows if the tokenizer puts one before a text
     begin: str = "none"
     special: str = "text"  # "tokens": a special token that a document spells out is that token, no text
+    teacher_tokens: str = "teacher"  # the budget of a role as teacher; SALT's is its student's
 
     def __post_init__(self) -> None:
         one_of("delivery", self.delivery, DELIVERIES)
@@ -108,6 +110,16 @@ class Recipe:
         if isinstance(self.alignment, Different) and not self.cached:
             raise ValueError(
                 "Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'."
+            )
+        if isinstance(self.alignment, Different) and self.objective.rewrites:
+            raise ValueError(
+                f"Alignment Different finds a token by its place in the text, and objective "
+                f"{type(self.objective).__name__} rewrites rows: use objective 'NextToken' or 'PrefixLM'."
+            )
+        if self.teacher_tokens != "teacher" and (self.teacher == "none" or isinstance(self.background, Adapted)):
+            why = "has no teacher" if self.teacher == "none" else "says by background how long its teacher was adapted"
+            raise ValueError(
+                f"teacher_tokens is {self.teacher_tokens!r}, and the recipe {why}: leave teacher_tokens out."
             )
         if isinstance(self.alignment, Different) and self.begin in ("rows", "auto"):
             raise ValueError(

@@ -65,14 +65,13 @@ class Run:
         teacher, text, background = self.recipe.teacher, self.recipe.text, self.recipe.background
         if teacher != "none" and isinstance(background, Adapted):
             before = OtherText(background.text) if self.scale.trains(teacher) else SameText()
-            adapted = Recipe(
-                teacher, "none", background.tokens, text, target=OneHot(), background=before, **reading(self.recipe)
-            )
+            how = as_posed(self.recipe) | reading(self.recipe)
+            adapted = Recipe(teacher, "none", background.tokens, text, target=OneHot(), background=before, **how)
             return Run(adapted, self.scale, seed=0)
         if not self.scale.trains(teacher):
             return None
         read = text if isinstance(background, SameText) else background.text
-        return Run(teacher_recipe(teacher, read, self.recipe), self.scale, seed=0)
+        return Run(teacher_recipe(teacher, read, self.recipe, self.recipe.teacher_tokens), self.scale, seed=0)
 
     @property
     def start(self) -> Run | None:
@@ -99,7 +98,8 @@ class Run:
                 "student."
             )
         text = recipe.text if isinstance(recipe.background, SameText) else recipe.background.text
-        pretrained = Recipe(recipe.student, "none", recipe.initial.tokens, text, target=OneHot(), **reading(recipe))
+        how = as_posed(recipe) | reading(recipe)
+        pretrained = Recipe(recipe.student, "none", recipe.initial.tokens, text, target=OneHot(), **how)
         return Run(pretrained, self.scale, self.seed)
 
     @property
@@ -132,25 +132,31 @@ class Run:
             "batch": role.optimiser.batch,
             "length": self.length,
             "tokenizer": f"another, of {role.vocabulary:,} classes" if foreign else self.tokenizer,
-            "optimiser": role.optimiser.model_dump(),
+            "optimiser": role.optimiser.settings(),
             "evaluation_sequences": self.scale.evaluation_sequences,
         }
 
     def of_teacher(self) -> dict[str, Any]:
         name = self.recipe.teacher
         if self.teacher is not None:
-            return {"teacher": shape(name, self.teacher.role), "teacher_tokens": self.scale.budget("teacher")}
+            tokens = self.scale.budget(self.recipe.teacher_tokens)
+            return {"teacher": shape(name, self.teacher.role), "teacher_tokens": tokens}
         return {} if name == "none" else {"teacher": name}
 
 
-def teacher_recipe(role: str, text: str, of: Recipe) -> Recipe:
-    """A teacher is simply a run: a larger student trained on the text itself, which it reads as its student does."""
-    return Recipe(student=role, teacher="none", tokens="teacher", text=text, target=OneHot(), **reading(of))
+def teacher_recipe(role: str, text: str, of: Recipe, tokens: str = "teacher") -> Recipe:
+    """A teacher is simply a run: another student trained on the text itself, which it reads as its student does."""
+    return Recipe(role, "none", tokens, text, target=OneHot(), **as_posed(of), **reading(of))
 
 
 def reading(recipe: Recipe) -> dict[str, Any]:
     """How text becomes tokens: the same for a student and all that it is compared with."""
     return {"begin": recipe.begin, "special": recipe.special}
+
+
+def as_posed(recipe: Recipe) -> dict[str, Any]:
+    """A model that is put rewritten rows has been trained on such rows."""
+    return {"objective": recipe.objective} if recipe.objective.rewrites else {}
 
 
 def shape(name: str, role: Role) -> str:
@@ -186,5 +192,6 @@ def student_of(run: Run) -> Run:
 def fullkd_student(run: Run) -> Run:
     """The student at whose weights Table 3 compares gradients: trained by FullKD under the same seed."""
     recipe = run.recipe
-    same = Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text, **reading(recipe))
+    how = {"teacher_tokens": recipe.teacher_tokens} | as_posed(recipe) | reading(recipe)
+    same = Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text, **how)
     return Run(same, run.scale, run.seed)

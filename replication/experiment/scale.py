@@ -20,8 +20,9 @@ class Entry(BaseModel):
 
 
 class Optimiser(Entry):
-    """Adam with warm-up and cosine decay (RS-KD Tables 17 to 19)."""
+    """Adam with warm-up and cosine decay (RS-KD Tables 17 to 19); SALT's is Adafactor (its App. E)."""
 
+    name: Literal["AdamW", "Adafactor"] = "AdamW"
     peak_rate: float
     final_rate: float
     warmup: float  # share of the steps
@@ -29,6 +30,11 @@ class Optimiser(Entry):
     beta2: float = 0.95
     clip: float = 1.0  # gradient norm
     batch: int  # sequences
+
+    def settings(self) -> dict[str, Any]:
+        """What a record says of it."""
+        betas = {"beta1", "beta2"} if self.name == "Adafactor" else set()  # it has neither
+        return self.model_dump(exclude={"name"} if self.name == "AdamW" else betas)
 
 
 class Role(Entry):
@@ -47,6 +53,8 @@ class Role(Entry):
     ready_made: bool = False
     length: str  # of the sequences it is trained on, in the paper's words
     optimiser: Optimiser
+    # shares of its training, beside the end, after which it is evaluated and answers the scale's tasks
+    asked_at: tuple[Share, ...] = ()
 
     @property
     def of_head(self) -> int:

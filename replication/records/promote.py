@@ -73,7 +73,10 @@ def facts(config: dict[str, Any]) -> dict[str, str]:
     if "precision" in config:
         known["products"] = config["precision"]["products"]
     recipe, settings = config["recipe"], config["settings"]
-    words = [recipe.get(key) for key in ("teacher", "text", "background")] + [settings.get("teacher")]
+    words = [recipe.get(key) for key in ("teacher", "text", "background")] + [
+        settings.get("teacher"),
+        settings.get("teacher_tokens"),
+    ]
     for what in ("teacher", "tokenizer"):
         if what in config["inputs"]:
             known[f"{what} of {json.dumps(words)}"] = config["inputs"][what]

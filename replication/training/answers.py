@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from replication.data.corpus import Corpus, open_corpus
@@ -17,25 +18,35 @@ from replication.training.weights import model_folder
 ANSWERS = "answers.json"
 
 
-def answer(run: Run, corpus: Corpus, record: Record, machine: Machine) -> bool:
+def answer(run: Run, corpus: Corpus, record: Record, machine: Machine, step: int | None = None) -> bool:
     """Writes answers.json of the run's published weights; False where these answers stand already.
 
     `machine` is set to the scale's precision. The weights are read from their checkpoint, so that a run answers at its
-    end what it would answer at any later time.
+    end what it would answer at any later time. After a `step` on the way it is that step's checkpoint and file.
     """
     tasks = asked(corpus, run.scale.task_rows, machine.artifacts)
-    path = record.folder / ANSWERS
-    student = precise_weights(load(model_folder(run, machine))).to(machine.device)
+    path, folder = record.folder / file_after(step), folder_after(step, run, machine)
+    student = precise_weights(load(folder)).to(machine.device)
     known = {"suite": "at_hand", "numerics": {"tasks": NUMERICS}, "student": fingerprint(student)}
     if path.exists() and stands(json.loads(path.read_text()), known, tasks):
         return False
     from transformers import PreTrainedTokenizerFast
 
     # not AutoTokenizer, which splits as Qwen2 does beside a Qwen2, whatever the student was trained on
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(model_folder(run, machine))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     found = answered(student, tokenizer, tasks, machine.artifacts, bool(machine.autocast))
     write(path, {**known, "harness": harness(), "tasks": found})
     return True
+
+
+def file_after(step: int | None) -> str:
+    return ANSWERS if step is None else f"answers.{step}.json"
+
+
+def folder_after(step: int | None, run: Run, machine: Machine) -> Path:
+    """Of the weights after a step, while they answer; of the trained ones, for good."""
+    place = model_folder(run, machine)
+    return place if step is None else place.with_name(f"{place.name}.step-{step}")
 
 
 def stands(before: dict[str, Any], known: dict[str, Any], tasks: list[Asked]) -> bool:

@@ -21,8 +21,8 @@ from replication.model.decoder import parameters
 from replication.records.numerics import numerics_of
 from replication.records.provenance import provenance
 from replication.records.record import EVALUATIONS, STEPS, Record, record_of
-from replication.training.answers import answer
-from replication.training.monitor import by_step, watched_steps
+from replication.training.answers import answer, folder_after
+from replication.training.monitor import asked_steps, by_step, watched_steps
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
 from replication.training.training import Training, cached_classes
@@ -80,6 +80,7 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
     run, world = training.run, training.machine.world
     began = training.step = restore(place, training.student, training.optimiser, training.learnt)
     logged, watched = logged_steps(run), watched_steps(run)
+    asked = asked_steps(run) if run.scale.tasks else frozenset()
     if world.first:
         record.resume_at(began, {STEPS: logged, EVALUATIONS: watched})
     clock = time.perf_counter()
@@ -105,11 +106,25 @@ def learn(training: Training, record: Record, place: Path) -> float | None:
                 found = training.standing()
                 if world.first:
                     record.log(EVALUATIONS, step=step, tokens=tokens, **found)
+            if step in asked:
+                ask(training, record)
             if step % run.scale.checkpoint_every == 0:
                 if world.first:
                     record.flush()
                 save(place, step, training.student, training.optimiser, training.learnt, world)
     return (training.step - began) * training.tokens / max(time.perf_counter() - clock, 1e-9)
+
+
+def ask(training: Training, record: Record) -> None:
+    """The tasks at hand, of the student as it stands: of its weights as they would be published, which are not kept."""
+    model, run, machine = training.whole_model(), training.run, training.machine
+    if model is None:
+        return
+    assert training.data.source is not None
+    folder = folder_after(training.step, run, machine)
+    publish(model, training.data.tokenizer, folder)
+    answer(run, training.data.source, record, machine, training.step)
+    remove(folder)
 
 
 def measured(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from replication.evaluate.language_model import tallied
+from replication.experiment.lineage import Untuned
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.records.record import EVALUATIONS, Record
@@ -16,8 +18,18 @@ WATCHED = ("lm_loss", "accuracy", "ece")
 
 
 def watched_steps(run: Run) -> frozenset[int]:
-    """After which steps the student is evaluated, beside the end: the scale's shares of its training."""
-    return frozenset(max(1, round(share * run.steps)) for share in run.scale.evaluate_at) - {run.steps}
+    """After which steps the student is evaluated, beside the end: the scale's shares of training and its role's."""
+    return at_shares(run, run.scale.evaluate_at) | asked_steps(run)
+
+
+def asked_steps(run: Run) -> frozenset[int]:
+    """After which of them it also answers the scale's tasks."""
+    untuned = isinstance(run.recipe.tuning, Untuned)
+    return at_shares(run, run.role.asked_at) if untuned else frozenset()
+
+
+def at_shares(run: Run, shares: Iterable[float]) -> frozenset[int]:
+    return frozenset(max(1, round(share * run.steps)) for share in shares) - {run.steps}
 
 
 def standing(student: PreTrainedModel, run: Run, data: Data, machine: Machine) -> dict[str, float]:

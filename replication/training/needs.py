@@ -22,7 +22,9 @@ from replication.experiment.lineage import Fresh
 from replication.experiment.recipe import Different
 from replication.experiment.run import Run, reading
 from replication.machine.device import Machine
+from replication.records.numerics import of_class
 from replication.seeds import seed_for
+from replication.training.posing import posed
 from replication.training.run_data import Data, order_of, pretrained_on
 
 # model and supervision are imported where a model is used: transformers takes seconds, and a plan needs none of it
@@ -64,6 +66,7 @@ class Need:
             "sequences": self.sequences,
             "samples": plain(run.recipe.samples),
             "alignment": plain(run.recipe.alignment),
+            **({"objective": plain(run.recipe.objective)} if run.recipe.objective.rewrites else {}),
             **{what: word for what, word in reading(run.recipe).items() if what in changed(run.recipe)},
         }
 
@@ -87,6 +90,12 @@ class Need:
         positions = positions_in(other, data.train, mine)
         return other, np.unique(positions[positions >= 0] // length)
 
+    @property
+    def rewritten(self) -> str:
+        """What the header says of rows that the teacher reads in another form than the text's."""
+        objective = self.run.recipe.objective
+        return f"-{type(objective).__name__}-{of_class(type(objective))}" if objective.rewrites else ""
+
     def header(self, data: Data, teacher: PreTrainedModel) -> Header:
         from replication.model.decoder import fingerprint
 
@@ -101,7 +110,7 @@ class Need:
         return Header(
             teacher=teacher,
             tokenizer=data.tokenizer.fingerprint,
-            packing=packing.fingerprint + chosen,
+            packing=packing.fingerprint + chosen + self.rewritten,
             target=TargetEntry(name=stored.pop("name"), fields=stored),
             seed=self.run.seed,
             vocabulary=data.tokenizer.vocabulary,
@@ -137,10 +146,11 @@ class Need:
         @torch.no_grad()
         def recompute(sequences_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             indices_B = rows_S[sequences_B]
-            rows = torch.from_numpy(packing.rows(indices_B)).to(machine.device)
+            read = packing, data.tokenizer, indices_B, np.zeros_like(indices_B)
+            rows = posed(self.run, *read, machine.device)
             with machine.precision():
-                logits_BLV = logits_of(teacher, rows[:, :-1], packing.vocabulary)
-            target = drawn(self.target, logits_BLV, rows[:, 1:], indices_B, self.run.seed)
+                logits_BLV = logits_of(teacher, rows.tokens_BL, packing.vocabulary)
+            target = drawn(self.target, logits_BLV, rows.labels_BL, indices_B, self.run.seed)
             assert isinstance(target, SparseTarget)
             ids_BLK = target.ids_NK.view(len(indices_B), packing.length, -1).cpu().numpy()
             return ids_BLK, target.weights_NK.view(ids_BLK.shape).cpu().numpy()

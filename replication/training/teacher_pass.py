@@ -24,6 +24,7 @@ from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.decoder import logits_of
 from replication.training.needs import Need
+from replication.training.posing import posed
 from replication.training.replaced import own_caches
 from replication.training.run_data import Data, data_for, order_of
 from replication.training.supervision import drawn
@@ -103,12 +104,13 @@ def teacher_pass(group: dict[Path, Need], machine: Machine, part: Part, compress
         progress = stack.enter_context(tqdm(order, desc=words, unit="batch", mininterval=1.0))
         for start in progress:
             indices_B = rows_S[start : start + BATCH]
-            rows = torch.from_numpy(packing.rows(indices_B)).to(machine.device)
+            read = packing, data.tokenizer, indices_B, np.zeros_like(indices_B)
+            rows = posed(alike.run, *read, machine.device)
             with machine.precision():
-                logits_BLV = logits_of(teacher, rows[:, :-1], packing.vocabulary)
+                logits_BLV = logits_of(teacher, rows.tokens_BL, packing.vocabulary)
             for folder, need in group.items():
                 if start in lacking[folder]:
-                    target = drawn(need.target, logits_BLV, rows[:, 1:], indices_B, need.run.seed)
+                    target = drawn(need.target, logits_BLV, rows.labels_BL, indices_B, need.run.seed)
                     assert isinstance(target, SparseTarget)
                     put(writers[folder], start, need.target, target, packing.length)
 

@@ -24,7 +24,8 @@ from replication.seeds import seed_for
 from replication.training.inputs import inputs_of_text
 from replication.training.monitor import standing
 from replication.training.needs import Need
-from replication.training.optimiser import learning_rate
+from replication.training.optimiser import learning_rate, optimiser_of, refuse_shards
+from replication.training.posing import posed
 from replication.training.run_data import Data, order_of
 from replication.training.student import Student
 from replication.training.supervision import (
@@ -52,6 +53,8 @@ class Training:
         supervision: Supervision | None = None,  # the run's own
     ) -> None:
         self.run, self.data, self.machine = run, data, machine
+        if machine.sharded:
+            refuse_shards(run.role.optimiser)
         self.model = model = starting_point(run, data, machine).to(machine.device)
         self.inputs = inputs_of_text(data)
         # looked at before anything wraps the model
@@ -71,13 +74,7 @@ class Training:
             if machine.sharded
             else replicated(student, machine.world, machine.device)
         )
-        self.optimiser = torch.optim.AdamW(
-            self.student.parameters(),
-            lr=run.role.optimiser.peak_rate,
-            betas=(run.role.optimiser.beta1, run.role.optimiser.beta2),
-            weight_decay=0.0,  # RS-KD Table 17 says Adam and states no decay
-            fused=True,
-        )
+        self.optimiser = optimiser_of(self.student.parameters(), run.role.optimiser)
         self.supervision = supervision or supervision_of(run, data, teacher, machine)
         if isinstance(self.supervision, FromCache | FromOtherContext):
             self.inputs["cache"] = self.supervision.reader.manifest.digest
@@ -118,10 +115,10 @@ class Training:
         micro_batches = self.micro_batches(self.step)
         total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         for number, (rows_B, epochs_B) in enumerate(micro_batches, 1):
-            read = torch.from_numpy(self.data.training_rows.rows(rows_B)).to(self.machine.device)
-            posed = trained_on.objective(read, self.objective_streams(rows_B, epochs_B))
-            given = supervision(rows_B, self.draws(epochs_B), posed.tokens_BL, posed.labels_BL)
-            batch, streams = replace(given, mask_BL=posed.mask_BL), self.policy_streams(rows_B)
+            read = self.data.training_rows, self.data.tokenizer
+            put = posed(self.run, *read, rows_B, epochs_B, self.machine.device)
+            given = supervision(rows_B, self.draws(epochs_B), put.tokens_BL, put.labels_BL)
+            batch, streams = replace(given, mask_BL=put.mask_BL), self.policy_streams(rows_B)
             with synchronised(self.student, last=number == len(micro_batches)):
                 with self.machine.precision(), self.chance(number):
                     trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, streams, batch.mask_BL
@@ -137,17 +134,20 @@ class Training:
 
     def standing(self) -> dict[str, float]:
         """The student on held-out text, as `monitor.standing` has it; all processes ask, the first one is told."""
-        if self.machine.sharded and self.machine.world.size > 1:
-            weights = weights_of(self.student)
-            if not self.machine.world.first:
-                return {}
-            model = starting_point(self.run, self.data, self.machine).to(self.machine.device)
-            model.load_state_dict(weights)
-        elif not self.machine.world.first:
-            return {}
-        else:
-            model = self.model
-        return standing(model, self.run, self.data, self.machine)
+        model = self.whole_model()
+        return {} if model is None else standing(model, self.run, self.data, self.machine)
+
+    def whole_model(self) -> PreTrainedModel | None:
+        """The student as it stands, in one piece; all processes ask, the first one gets it."""
+        first = self.machine.world.first
+        if not self.machine.sharded or self.machine.world.size == 1:
+            return self.model if first else None
+        weights = weights_of(self.student)
+        if not first:
+            return None
+        model = starting_point(self.run, self.data, self.machine).to(self.machine.device)
+        model.load_state_dict(weights)
+        return model
 
     @contextmanager
     def chance(self, part: int) -> Iterator[None]:
@@ -166,13 +166,6 @@ class Training:
             return None
         place = (self.machine.device, self.run.seed, "positions", self.step)
         return Streams(tuple(stream(*place, int(row)) for row in rows_B))
-
-    def objective_streams(self, rows_B: np.ndarray, epochs_B: np.ndarray) -> Streams | None:
-        """The random streams of an objective that draws: each visit to a row has its own."""
-        if not self.run.recipe.training_recipe.objective.draws:
-            return None
-        place = (self.machine.device, self.run.seed, "objective")
-        return Streams(tuple(stream(*place, int(row), int(e)) for row, e in zip(rows_B, epochs_B, strict=True)))
 
     def draws(self, epochs_B: np.ndarray) -> np.ndarray:
         """Which draw of its row's target each visit gets: the first one always, unless each is to be a new one."""
