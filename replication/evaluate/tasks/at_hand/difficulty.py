@@ -19,7 +19,7 @@ def thirds(right: Sequence[bool], confidence: Sequence[float]) -> tuple[list[boo
 
 
 def sure_of_choice(nats: Sequence[float]) -> float:
-    """Of a choice: the likeliest one's share of the probabilities (or ratios of them) that the model gives the choices."""
+    """Of a choice: the likeliest one's share of the probabilities (or of the ratios) of all of them."""
     return float(torch.tensor(nats, dtype=torch.float64).softmax(0).max())
 
 
