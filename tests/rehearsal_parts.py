@@ -223,6 +223,10 @@ SHARED: dict[str, Callable[[Stage], Numbers]] = {
 }
 OF_PROBE: dict[str, list[dict[str, Any]]] = {
     "gradients": [{"target": TOP}, {"target": SAMPLING}],
+    "selection": [
+        {"positions": "TopFraction"},
+        {"positions": {"name": "UnbiasedPositionSampling", "signal": "kl", "certain": 0.3}, "initial": "Pretrained"},
+    ],
     "frontier": [{"target": TOP}, {"target": SAMPLING}, {"target": {"name": "WaterFilling", "classes": 12}}],
     "storage": [{"target": SAMPLING}, {"target": "Full"}, {"target": "OneHot"}],
     "draws": [{"target": SAMPLING}],

@@ -43,6 +43,10 @@ class Policy(ABC):
     @abstractmethod
     def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor: ...
 
+    def expected(self, signals: Signals, progress: float) -> Tensor | None:
+        """The mean of its weights over its draws; None of one that draws nothing, or of which it is not known."""
+        return None
+
     @property
     def asks_target(self) -> bool:
         """Whether a position's weight depends on the target."""

@@ -5,6 +5,7 @@ B sequences of L positions, K draws in each.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -51,10 +52,9 @@ class Drawing(Policy):
         """Positions that are never drawn, whatever their signal, [B, L]."""
         return torch.zeros_like(values_BL, dtype=torch.bool)
 
-    def drawn(self, signals: Signals, generator: Randomness | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Which positions are certain, how often each other one was drawn, and its chance at a draw; [B, L] each."""
-        assert generator is not None, f"{type(self).__name__} draws: give it a generator"
-        values_BL = signals[self.signal].clamp_min(0).double()
+    def chances(self, values_BL: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Which positions are certain, [B, L], the logarithm of each other one's chance, and how many are drawn."""
+        values_BL = values_BL.clamp_min(0).double()
         kept = budget(self.keep, values_BL.shape[1])
         sure = min(int(self.certain * kept), kept - 1)
         out_BL = self.out(values_BL)
@@ -66,10 +66,25 @@ class Drawing(Policy):
         free_BL = free_BL | ~free_BL.any(1, keepdim=True)  # a sequence shorter than what is left out
         log_BL = (values_BL.log() / self.temperature).masked_fill(~free_BL, -torch.inf)
         silent_B1 = log_BL.amax(1, keepdim=True) == -torch.inf
-        log_BL = log_BL.masked_fill(silent_B1 & free_BL, 0.0)
-        drawn_BK = draw(log_BL, kept - sure, generator)
-        counts_BL = torch.zeros_like(values_BL).scatter_add(1, drawn_BK, torch.ones_like(drawn_BK, dtype=torch.float64))
-        return sure_BL, counts_BL, log_BL.softmax(1)
+        return sure_BL, log_BL.masked_fill(silent_B1 & free_BL, 0.0).log_softmax(1), kept - sure
+
+    @abstractmethod
+    def weigh(self, sure_BL: Tensor, counts_BL: Tensor, chance_BL: Tensor) -> Tensor:
+        """The weights where each position was drawn so often; the counts of a sequence have one sum."""
+
+    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
+        assert generator is not None, f"{type(self).__name__} draws: give it a generator"
+        values_BL = signals[self.signal]
+        sure_BL, log_BL, draws = self.chances(values_BL)
+        drawn_BK = draw(log_BL, draws, generator)
+        counts_BL = torch.zeros_like(log_BL).scatter_add(1, drawn_BK, torch.ones_like(drawn_BK, dtype=log_BL.dtype))
+        return self.weigh(sure_BL, counts_BL, log_BL.exp()).to(values_BL.dtype)
+
+    def expected(self, signals: Signals, progress: float) -> Tensor:
+        """As if each position were drawn as often as it is on average: all weights are linear in the counts."""
+        values_BL = signals[self.signal]
+        sure_BL, log_BL, draws = self.chances(values_BL)
+        return self.weigh(sure_BL, draws * log_BL.exp(), log_BL.exp()).to(values_BL.dtype)
 
 
 @dataclass(frozen=True)
@@ -90,10 +105,9 @@ class PositionSampling(Drawing):
     def out(self, values_BL: Tensor) -> Tensor:
         return (torch.arange(values_BL.shape[1], device=values_BL.device) < self.first).expand_as(values_BL)
 
-    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
-        sure_BL, counts_BL, _ = self.drawn(signals, generator)
+    def weigh(self, sure_BL: Tensor, counts_BL: Tensor, chance_BL: Tensor) -> Tensor:
         weights_BL = sure_BL + counts_BL
-        return (weights_BL / weights_BL.mean(1, keepdim=True)).to(signals[self.signal].dtype)
+        return weights_BL / weights_BL.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -104,8 +118,6 @@ class UnbiasedPositionSampling(Drawing):
     large. A position whose signal is exactly 0 is never drawn, and lost.
     """
 
-    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
-        sure_BL, counts_BL, chance_BL = self.drawn(signals, generator)
+    def weigh(self, sure_BL: Tensor, counts_BL: Tensor, chance_BL: Tensor) -> Tensor:
         draws_B1 = counts_BL.sum(1, keepdim=True)
-        weights_BL = sure_BL + counts_BL / (draws_B1 * chance_BL).clamp_min(torch.finfo(torch.float64).tiny)
-        return weights_BL.to(signals[self.signal].dtype)
+        return sure_BL + counts_BL / (draws_B1 * chance_BL).clamp_min(torch.finfo(torch.float64).tiny)

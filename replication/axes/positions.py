@@ -201,6 +201,9 @@ class RandomFraction(Policy):
         sequences, length = signals.labels_BL.shape
         return highest(uniform(generator, sequences, length, signals.labels_BL.device), self.keep).float()
 
+    def expected(self, signals: Signals, progress: float) -> Tensor:
+        return torch.ones(signals.labels_BL.shape, device=signals.labels_BL.device)
+
 
 @dataclass(frozen=True)
 class HardTokens(Policy):

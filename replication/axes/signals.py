@@ -85,8 +85,14 @@ def ce_ratio_plus_entropy(student_logits_RV: Tensor, target: AnyTarget, labels_R
     return ce_ratio(student_logits_RV, target, labels_R) + student_entropy(student_logits_RV, None, labels_R)
 
 
+def gradient_norm(student_logits_RV: Tensor, target: AnyTarget, labels_R: Tensor) -> Tensor:
+    """|student - teacher|, the length of the KL's gradient in the logits: by it draws vary least (not in SE-KD)."""
+    probs_RV = whole("gradient_norm", target).to(student_logits_RV.dtype)
+    return (student_logits_RV.softmax(-1) - probs_RV).square().sum(-1).sqrt()
+
+
 # the signals that look at the student's logits, and those that look at the target; one may be both
-OF_BOTH: tuple[Signal, ...] = (kl, reverse_kl, entropy_plus_kl, ce_ratio, ce_ratio_plus_entropy)
+OF_BOTH: tuple[Signal, ...] = (kl, reverse_kl, entropy_plus_kl, ce_ratio, ce_ratio_plus_entropy, gradient_norm)
 OF_STUDENT: tuple[Signal, ...] = (student_entropy, student_ce, *OF_BOTH)
 OF_TARGET: tuple[Signal, ...] = (confidence, teacher_entropy, teacher_ce, *OF_BOTH)
 # those that need a probability of every class
