@@ -190,8 +190,9 @@ def student_of(run: Run) -> Run:
 
 
 def fullkd_student(run: Run) -> Run:
-    """The student at whose weights Table 3 compares gradients: trained by FullKD under the same seed."""
+    """The student at whose weights Table 3 compares gradients: trained by FullKD under the same seed, from the same
+    beginning."""
     recipe = run.recipe
-    how = {"teacher_tokens": recipe.teacher_tokens} | as_posed(recipe) | reading(recipe)
+    how = {"teacher_tokens": recipe.teacher_tokens, "initial": recipe.initial} | as_posed(recipe) | reading(recipe)
     same = Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text, **how)
     return Run(same, run.scale, run.seed)
