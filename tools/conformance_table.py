@@ -29,8 +29,8 @@ HEAD = """# What other losses do with a sparse target
 {versions}.
 
 *right*: the check is passed. *note*: a choice that one should know of. The checks are those of
-`replication/axes/conformance.py`, which says what each one does. *coarse* asks the function alone: where a trainer hands
-it float32 logits, as accelerate's mixed precision does, its users never meet that fault.
+`replication/axes/conformance.py`, which says what each one does. *coarse* asks the function alone: where a trainer
+hands it float32 logits, as accelerate's mixed precision does, its users never meet that fault.
 
 """
 
