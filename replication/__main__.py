@@ -20,6 +20,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 from tqdm import tqdm
 
 from paper_tables import spec
+from replication.axes.conformance import VERDICTS, findings, loss_named
 from replication.axes.targets.base import at_least_one
 from replication.cache.manifest import Compression, read_manifest
 from replication.cache.part import part
@@ -62,6 +63,8 @@ JUDGE = (
     "JUDGE_MODEL has them rated, each beside the true answer in both orders. Every rating goes into a log at once: "
     "stopped anywhere, it goes on from there."
 )
+
+CALLED = "of (logits_BLV, ids_BLK, weights_BLK, labels_BL), and items if it divides by a count: the mean over positions"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -117,6 +120,12 @@ def parser() -> argparse.ArgumentParser:
     seen.add_argument("source", help="a folder, a Hugging Face name, a role of the scale, or a recipe.toml")
     sizes(seen)
     seen.set_defaults(action=inspect)
+
+    sound = actions.add_parser(
+        "conform", help="what is right and wrong with a loss for sparse targets, anybody's: mass, shift, masks, sums"
+    )
+    sound.add_argument("loss", metavar="MODULE:FUNCTION", help=CALLED)
+    sound.set_defaults(action=conform)
 
     judge = actions.add_parser(
         "judge-cost",
@@ -291,6 +300,16 @@ def inspect(options: argparse.Namespace) -> None:
     width = shutil.get_terminal_size((120, 24)).columns
     for label, words in told:
         print(textwrap.fill(words, width, initial_indent=f"{label:13}", subsequent_indent=" " * 13), flush=True)
+
+
+def conform(options: argparse.Namespace) -> None:
+    sys.path.insert(0, "")  # as `python file.py` finds what stands beside it
+    wrong = 0
+    for each in findings(loss_named(options.loss)):
+        wrong += each.right is False
+        print(f"{VERDICTS[each.right]:6} {each.check:9} {each.says}", flush=True)
+    if wrong:
+        raise ValueError(f"{options.loss}: {wrong} of its checks found something wrong.")
 
 
 def judge_cost(options: argparse.Namespace) -> None:
