@@ -27,7 +27,7 @@ STANDS_FOR = {
     "ifeval": "instruct",
 }
 # probes that ask them (`replication/experiment/suites.py`), as far as columns of exhibits name them
-PROBES = ("zero_shot", "zero_shot_sekd", "ifeval_sekd")
+PROBES = ("zero_shot", "zero_shot_sekd", "ifeval_sekd", "zero_shot_tad")
 NORMAL = 1.959964  # 95 %
 
 

@@ -11,6 +11,7 @@ from replication.axes.targets.kept import Full, OneHot
 from replication.cache.choose import codec_of
 from replication.cache.writer import BATCH
 from replication.cost.shape import Shape, shape_of
+from replication.experiment.lineage import Untuned
 from replication.experiment.recipe import Different
 from replication.experiment.run import Run
 from replication.fused.loss import CHUNK
@@ -105,10 +106,18 @@ class Cost:
         return getattr(self.run.recipe.training_recipe.positions, "keep", 1.0)
 
     @property
+    def frozen_head(self) -> bool:
+        """Whether the head learns nothing: it is the embeddings, and they are frozen."""
+        run = self.run
+        frozen = getattr(run.recipe.initial, "embeddings", "trained") == "frozen"
+        return frozen and isinstance(run.recipe.tuning, Untuned) and run.role.tied
+
+    @property
     def own_step(self) -> Work:
         """A step of the student alone."""
         # all positions meet the head once more, without gradients, where they are weighed by what the student says
-        passes = 3 * self.selected + ask_student(self.run.recipe.training_recipe.positions.signals)
+        recipe = self.run.recipe.training_recipe
+        passes = (2 if self.frozen_head else 3) * self.selected + ask_student(recipe.positions.signals)
         spared = (3 - passes) * self.batch * 2 * self.student.head
         shape, tokens, length = self.student, self.batch, self.run.length
         return Work(

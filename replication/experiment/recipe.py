@@ -29,7 +29,7 @@ from replication.experiment.lineage import (
     Untuned,
 )
 from replication.experiment.measurements import PROBES, Measurement
-from replication.experiment.suggestion import suggestion
+from replication.experiment.suggestion import one_of, suggestion
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Recipe:
     # before rows if the tokenizer puts one before a text
     begin: str = "none"
     special: str = "text"  # "tokens": a special token that a document spells out is that token, no text
+    vocabulary: str = ""  # the text of which all models' tokenizer is made; "" is what the teacher read first
 
     def __post_init__(self) -> None:
         one_of("delivery", self.delivery, DELIVERIES)
@@ -213,11 +214,6 @@ def seeds(given: str | list[str]) -> list[int]:
     if not words or not all(word.isdecimal() for word in words):
         raise ValueError(f"Seeds are {given!r}; give whole numbers, such as 0,1,2.")
     return sorted({int(word) for word in words})
-
-
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"Unknown {name} {value!r}{suggestion(value, known)}. Known: {', '.join(known)}.")
 
 
 def read(path: Path) -> dict[str, Any]:

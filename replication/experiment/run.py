@@ -98,7 +98,8 @@ class Run:
                 f"{recipe.teacher!r} brings another. Give a role as teacher, or a checkpoint of that tokenizer as "
                 "student."
             )
-        text = recipe.text if isinstance(recipe.background, SameText) else recipe.background.text
+        own = isinstance(recipe.background, SameText) or recipe.initial.text == "student's"
+        text = recipe.text if own else recipe.background.text
         pretrained = Recipe(recipe.student, "none", recipe.initial.tokens, text, target=OneHot(), **reading(recipe))
         return Run(pretrained, self.scale, self.seed)
 
@@ -150,7 +151,7 @@ def teacher_recipe(role: str, text: str, of: Recipe) -> Recipe:
 
 def reading(recipe: Recipe) -> dict[str, Any]:
     """How text becomes tokens: the same for a student and all that it is compared with."""
-    return {"begin": recipe.begin, "special": recipe.special}
+    return {"begin": recipe.begin, "special": recipe.special, "vocabulary": recipe.vocabulary}
 
 
 def shape(name: str, role: Role) -> str:

@@ -139,7 +139,8 @@ def begins(seen: Seen) -> str | None:
                 f"Initial FromTeacherLayers and student {recipe.student!r}, a checkpoint, both say where the student "
                 "begins: give a role of the scale as student, or leave initial out."
             )
-        refuse_misfit(seen.settings_of(recipe.student), seen.settings_of(recipe.teacher))
+        frozen = recipe.initial.embeddings == "frozen"
+        refuse_misfit(seen.settings_of(recipe.student), seen.settings_of(recipe.teacher), frozen)
     return None
 
 

@@ -28,7 +28,7 @@ from replication.model.trainable import trainable
 from replication.records.numerics import SHARED
 from replication.records.record import Record, record_of
 from replication.training.needs import Need
-from replication.training.reading import opened, tokenizer_of
+from replication.training.reading import opened, text_of_tokenizer, tokenizer_of
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
 from replication.training.weights import model_folder
@@ -156,7 +156,7 @@ def conversations_now(run: Run, tuning: Instructed, look: Look) -> str | None:
 
 def tokenizer_now(run: Run, look: Look) -> str | None:
     own, spec, special = run.scale.corpus_of(run.recipe.text), run.tokenizer, run.recipe.special
-    read = run.scale.corpus_of(getattr(run.recipe.background, "text", run.recipe.text))  # of one that is trained here
+    read = text_of_tokenizer(run)
 
     def find() -> str:
         found = opened(run, open_corpus(own), look.machine.artifacts / "text")

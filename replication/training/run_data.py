@@ -15,7 +15,7 @@ from replication.data.corpus import Corpus, open_corpus
 from replication.data.packed_conversations import SPLITS, Conversations, pack_conversations
 from replication.data.packing import Packing, pack, validation
 from replication.data.tokenizer import Tokenizer
-from replication.experiment.lineage import Instructed, SameText
+from replication.experiment.lineage import Instructed
 from replication.experiment.run import Run, Scores
 from replication.seeds import generator
 from replication.training.reading import tokenizer_of
@@ -68,7 +68,8 @@ def order_of(run: Run, data: Data) -> np.ndarray:
 
 def pretrained_on(run: Run) -> Run | None:
     """The run that pretrained the student on this run's own text; None where there is none."""
-    return run.pretraining if isinstance(run.recipe.background, SameText) else None
+    before = run.pretraining
+    return before if before is not None and before.recipe.text == run.recipe.text else None
 
 
 def data_for(run: Run, artifacts: Path) -> Data:

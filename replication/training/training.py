@@ -72,7 +72,7 @@ class Training:
             else replicated(student, machine.world, machine.device)
         )
         self.optimiser = torch.optim.AdamW(
-            self.student.parameters(),
+            [weight for weight in self.student.parameters() if weight.requires_grad],
             lr=run.role.optimiser.peak_rate,
             betas=(run.role.optimiser.beta1, run.role.optimiser.beta2),
             weight_decay=0.0,  # RS-KD Table 17 says Adam and states no decay
