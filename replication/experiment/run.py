@@ -98,8 +98,8 @@ class Run:
                 f"{recipe.teacher!r} brings another. Give a role as teacher, or a checkpoint of that tokenizer as "
                 "student."
             )
-        own = isinstance(recipe.background, SameText) or recipe.initial.text == "student's"
-        text = recipe.text if own else recipe.background.text
+        own = recipe.initial.text == "student's"
+        text = recipe.text if own else getattr(recipe.background, "text", recipe.text)
         pretrained = Recipe(recipe.student, "none", recipe.initial.tokens, text, target=OneHot(), **reading(recipe))
         return Run(pretrained, self.scale, self.seed)
 
