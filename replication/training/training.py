@@ -52,6 +52,8 @@ class Training:
         supervision: Supervision | None = None,  # the run's own
     ) -> None:
         self.run, self.data, self.machine = run, data, machine
+        # one that is not beside the student anyway is not asked how it stands on the way: that would take longer
+        self.beside = teacher if run.recipe.uses_teacher and not run.recipe.reads_cache else None
         self.model = model = starting_point(run, data, machine).to(machine.device)
         self.inputs = inputs_of_text(data)
         # looked at before anything wraps the model
@@ -147,7 +149,7 @@ class Training:
             return {}
         else:
             model = self.model
-        return standing(model, self.run, self.data, self.machine)
+        return standing(model, self.beside, self.run, self.data, self.machine)
 
     @contextmanager
     def chance(self, part: int) -> Iterator[None]:
