@@ -12,6 +12,7 @@ import numpy as np
 from replication.axes.targets.kept import OneHot
 from replication.experiment.identity import run_id
 from replication.experiment.lineage import Adapted, Instructed, OtherText, Pretrained, SameText, Untuned
+from replication.experiment.measurements import BEYOND, BUDGETS
 from replication.experiment.recipe import Recipe
 from replication.experiment.scale import Role, Scale
 
@@ -177,11 +178,18 @@ def students(run: Run) -> list[Run]:
             return [student_of(run)]
         case "FullKD":
             return [fullkd_student(run)]
+        case "budgets":
+            return [with_budget(run, word) for word in (*BUDGETS, BEYOND)]
 
 
 def student_of(run: Run) -> Run:
     """The student that a probe's recipe trains: the same recipe without the probe."""
     return Run(replace(run.recipe, probe="train"), run.scale, run.seed)
+
+
+def with_budget(run: Run, tokens: str) -> Run:
+    """The student that a probe's recipe trains, for another budget."""
+    return student_of(replace(run, recipe=replace(run.recipe, tokens=tokens)))
 
 
 def fullkd_student(run: Run) -> Run:
