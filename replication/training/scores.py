@@ -39,7 +39,7 @@ def scored(run: Run, data: Data, machine: Machine) -> Data:
     if samples.score is None:
         return data
     machine, pool_P = machine.at(run.scale.precision), pool_of(run, data)
-    models = {reader.what: scorer(reader, run, data, machine) for reader in samples.readers}
+    models: dict[str, PreTrainedModel] = {reader.what: scorer(reader, run, data, machine) for reader in samples.readers}
     readers = {what: fingerprint(model) for what, model in models.items()}
     precision = "bfloat16" if machine.autocast else "float32"
     rows, words = sha256(pool_P.tobytes()).hexdigest()[:16], repr(samples.score)
