@@ -23,8 +23,8 @@ STEEPEST = 4.0  # exponent
 class Law:
     """`floor` (E) is what no budget goes below, `fall` (B) what is above it after one token, `exponent` (beta).
 
-    Over less than a decade of budgets only the loss and its slope are well known, not the curvature that tells the floor
-    from the exponent: laws of very different floors pass through the same losses there, and part far beyond.
+    Over less than a decade of budgets only the loss and its slope are well known, not the curvature that tells the
+    floor from the exponent: laws of very different floors pass through the same losses there, and part far beyond.
     """
 
     floor: float  # nats
