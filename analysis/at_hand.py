@@ -32,18 +32,28 @@ STANDS_FOR = {
     "gsm8k": "sums",
     "ifeval": "instruct",
 }
-# SALT's domains -> the task, or the kind of one, that stands for each: what a call looks like is known or not, a
-# function is read, a text goes on, one word is right or wrong, a line is written as told, a program has a structure
-DOMAINS = {
-    "world_knowledge": "signature",
-    "reading_comprehension": "docstring",
-    "commonsense": "next_line",
-    "superglue": "pairs",
-    "nlg": "instruct",
-    "mbpp": "pairs_indentation",
+# the tasks of a probe that others share with it, or it alone asks -> the task, or the kind of one, that stands for each
+OF = {
+    # the harder kind of what stands for ARC-Easy, a word of the text before, the next line of four, what is done next
+    "zero_shot_tad": {
+        "arc_challenge": "docstring_docstring",
+        "openbookqa": "last_word",
+        "story": "next_line",
+        "social_iqa": "pairs_keyword",
+    },
+    # SALT's domains: what a call looks like is known or not, a function is read, a text goes on, one word is right or
+    # wrong, a line is written as told, a program has a structure
+    "one_shot_salt": {
+        "world_knowledge": "signature",
+        "reading_comprehension": "docstring",
+        "commonsense": "next_line",
+        "superglue": "pairs",
+        "nlg": "instruct",
+        "mbpp": "pairs_indentation",
+    },
 }
 # probes that ask them (`replication/experiment/suites.py`), as far as columns of exhibits name them
-PROBES = ("zero_shot", "zero_shot_sekd", "ifeval_sekd", "one_shot_salt")
+PROBES = ("zero_shot", "zero_shot_sekd", "ifeval_sekd", "zero_shot_tad", "one_shot_salt")
 BY_STEP = "by_step"  # a training's curve of what was measured on the way
 NORMAL = 1.959964  # 95 %
 # a probe whose mean is over its own tasks -> those that stand for them, and whether they have a validation split: SE-KD
@@ -93,23 +103,29 @@ class Answers(stored.Answers):
     harness: str
     tasks: dict[str, Task]
     validation: dict[str, Task] = Field(default_factory=dict)  # other items of some of them
+    probe: str = ""  # for which they stand here
+
+    @property
+    def stand_for(self) -> dict[str, str]:
+        """The tasks of that probe -> ours."""
+        return {**STANDS_FOR, **OF.get(self.probe, {})}
 
     def of(self, probe: str) -> Answers:
         """What stands for a probe: of one that has a mean of its own, its tasks, and their validation splits apart."""
         if probe not in MEANS:
-            return self
+            return self.model_copy(update={"probe": probe})
         known = {
             name: split and self.tasks[name].rows > 1 for name, split in MEANS[probe].items() if name in self.tasks
         }
         tasks = {name: self.tasks[name].part(False) if split else self.tasks[name] for name, split in known.items()}
         validation = {name: self.tasks[name].part(True) for name, split in known.items() if split}
-        return self.model_copy(update={"tasks": tasks, "validation": validation})
+        return self.model_copy(update={"probe": probe, "tasks": tasks, "validation": validation})
 
     def behind(self, metric: str) -> Mapping[str, stored.Task]:
         """Also of the metrics of a probe of the papers' tasks, by what stands for them."""
         if metric == "validation":
             return self.validation
-        theirs = {"average": "average", **STANDS_FOR, **DOMAINS}
+        theirs = {"average": "average", **self.stand_for}
         return super().behind(f"tasks_{theirs[metric]}" if metric in theirs else metric)
 
     def metrics(self) -> dict[str, float]:
@@ -124,11 +140,11 @@ class Answers(stored.Answers):
         """The metrics of a probe of the papers' tasks, of ours that stand for them."""
         found = {f"average{what}": value for what, value in average(self.tasks).items()}
         found |= {f"validation{what}": value for what, value in average(self.validation).items()}
-        for theirs, ours in STANDS_FOR.items():
+        for theirs, ours in self.stand_for.items():
             if ours in self.tasks:
                 found |= {f"{theirs}{what}": value for what, value in self.tasks[ours].beside().items()}
         each = self.metrics()
-        return found | {name: each[f"tasks_{ours}"] for name, ours in DOMAINS.items() if f"tasks_{ours}" in each}
+        return found | {name: each[f"tasks_{ours}"] for name, ours in self.stand_for.items() if f"tasks_{ours}" in each}
 
     def told(self) -> str:
         """For a table's header."""
@@ -138,8 +154,8 @@ class Answers(stored.Answers):
 
 
 def average(given: Mapping[str, Task]) -> dict[str, float]:
-    """The mean accuracy over the tasks, its interval over items, and the mean of guessing; nothing where there is no
-    task."""
+    """The mean accuracy over the tasks, its interval over items, the mean of guessing, and the mean logarithm of the
+    accuracy, -inf where a task has none right; nothing where there is no task."""
     tasks = list(given.values())
     if not tasks:
         return {}
@@ -147,7 +163,8 @@ def average(given: Mapping[str, Task]) -> dict[str, float]:
     variance = sum(task.accuracy * (1 - task.accuracy) / task.rows for task in tasks)
     half = NORMAL * math.sqrt(variance) / len(tasks)
     chance = sum(task.chance for task in tasks) / len(tasks)
-    return {"": value, "_low": value - half, "_high": value + half, "_chance": chance}
+    log10 = sum(math.log10(task.accuracy) if task.accuracy else -math.inf for task in tasks) / len(tasks)
+    return {"": value, "_low": value - half, "_high": value + half, "_chance": chance, "_log10": log10}
 
 
 def with_answers(

@@ -49,15 +49,37 @@ OF_POSITIONS: dict[str, dict[str, Any]] = {
     "HardTokens": {"target": SAMPLING, "schedule": MIXED},
     "Responses": {"target": TOP},
 }
-OF_SAMPLES: dict[str, dict[str, Any]] = {"AllSamples": {}, "RandomSamples": {"keep": 0.5}}
+OF_SAMPLES: dict[str, dict[str, Any]] = {
+    "AllSamples": {},
+    "RandomSamples": {"keep": 0.5},
+    "DifferenceSamples": {"reference": "narrow", "reference_tokens": "short"},
+    "ChallengingSamples": {"until": 0.3, "early": 0.05},
+    "EasySamples": {"until": 0.1, "early": 0.05, "pool": "320"},
+}
+OTHER_SCORES = ("ce_ratio", "mean_ce_ratio", "kl")  # of TopSamples, beside its default
 OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "Constant": {"kd_weight": 0.8, "ce_weight": 0.3},
     "TwoStage": {"until": 0.6},
     "WarmupStableDecay": {"warmup": 0.3, "decay": 0.4},
 }
 OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}
-# by the students of this initial: as wide as the teacher, and half as wide
-OF_INITIAL = {"Fresh": ("shallow",), "FromTeacherLayers": ("shallow", "narrow"), "Pretrained": ("shallow",)}
+# what a recipe says: "shallow" is as wide as the teacher, "narrow" half as wide
+OF_INITIAL: dict[str, dict[str, dict[str, Any]]] = {
+    "Fresh": {"shallow": {}},
+    "FromTeacherLayers": {
+        "shallow": {},
+        "narrow": {"student": "narrow"},
+        "frozen": {"initial": {"name": "FromTeacherLayers", "embeddings": "frozen"}},
+    },
+    "Pretrained": {
+        "shallow": {},
+        "own text": {
+            "initial": {"name": "Pretrained", "text": "student's"},
+            "background": "OtherText",
+            "vocabulary": "own",
+        },
+    },
+}
 OF_BACKGROUND = ("SameText", "OtherText", "Adapted")
 OF_TUNING: dict[str, dict[str, Any]] = {"Untuned": {}, "Instructed": {}, "FineTuned": {"text": "sums:400"}}
 
@@ -96,7 +118,11 @@ def positions(name: str, stage: Stage) -> Numbers:
 
 
 def samples(name: str, stage: Stage) -> Numbers:
-    return stage.perform(samples={"name": name, **OF_SAMPLES.get(name, fields_of("samples", name))}, target=SAMPLING)
+    said = {"name": name, **OF_SAMPLES.get(name, fields_of("samples", name))}
+    found = stage.perform(samples=said, target=SAMPLING)
+    for signal in OTHER_SCORES if name == "TopSamples" else ():
+        found[f"by {signal}"] = stage.perform(samples={**said, "signal": signal}, target=SAMPLING)
+    return found
 
 
 def schedules(name: str, stage: Stage) -> Numbers:
@@ -124,7 +150,8 @@ def hidden(name: str, stage: Stage) -> Numbers:
 
 
 def initials(name: str, stage: Stage) -> Numbers:
-    return {student: stage.perform(initial=name, student=student, target=TOP) for student in OF_INITIAL[name]}
+    shared = {"initial": name, "student": "shallow", "target": TOP}
+    return {way: stage.perform(**{**shared, **said}) for way, said in OF_INITIAL[name].items()}
 
 
 def backgrounds(name: str, stage: Stage) -> Numbers:
@@ -133,6 +160,10 @@ def backgrounds(name: str, stage: Stage) -> Numbers:
 
 def tunings(name: str, stage: Stage) -> Numbers:
     return stage.perform(tuning={"name": name, **OF_TUNING[name]}, target=TOP)
+
+
+def stops(name: str, stage: Stage) -> Numbers:
+    return stage.perform(stop={"name": name, **fields_of("stop", name)}, target=TOP)
 
 
 AXES: dict[str, Callable[[str, Stage], Numbers]] = {
@@ -147,4 +178,5 @@ AXES: dict[str, Callable[[str, Stage], Numbers]] = {
     "initial": initials,
     "background": backgrounds,
     "tuning": tunings,
+    "stop": stops,
 }

@@ -55,6 +55,8 @@ class Training:
         self.run, self.data, self.machine = run, data, machine
         if machine.sharded:
             refuse_shards(run.role.optimiser)
+        # one that is not beside the student anyway is not asked how it stands on the way: that would take longer
+        self.beside = teacher if run.recipe.uses_teacher and not run.recipe.reads_cache else None
         self.model = model = starting_point(run, data, machine).to(machine.device)
         self.inputs = inputs_of_text(data)
         # looked at before anything wraps the model
@@ -74,7 +76,8 @@ class Training:
             if machine.sharded
             else replicated(student, machine.world, machine.device)
         )
-        self.optimiser = optimiser_of(self.student.parameters(), run.role.optimiser)
+        trained = [weight for weight in self.student.parameters() if weight.requires_grad]
+        self.optimiser = optimiser_of(trained, run.role.optimiser)
         self.supervision = supervision or supervision_of(run, data, teacher, machine)
         if isinstance(self.supervision, FromCache | FromOtherContext):
             self.inputs["cache"] = self.supervision.reader.manifest.digest
@@ -104,7 +107,7 @@ class Training:
         Where loss or norm are not finite the weights are left as they were.
         """
         settings = self.run.role.optimiser
-        rate, progress = learning_rate(self.step, self.run.steps, settings), self.step / self.run.steps
+        rate, progress = learning_rate(self.step, self.run.horizon, settings), self.step / self.run.horizon
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -135,7 +138,7 @@ class Training:
     def standing(self) -> dict[str, float]:
         """The student on held-out text, as `monitor.standing` has it; all processes ask, the first one is told."""
         model = self.whole_model()
-        return {} if model is None else standing(model, self.run, self.data, self.machine)
+        return {} if model is None else standing(model, self.beside, self.run, self.data, self.machine)
 
     def whole_model(self) -> PreTrainedModel | None:
         """The student as it stands, in one piece; all processes ask, the first one gets it."""
