@@ -11,14 +11,13 @@ import torch
 from replication.axes.targets.base import precise
 from replication.cost.flops import Cost, Work
 from replication.experiment.run import Run
-from replication.fused.loss import chunks, in_cache
 from replication.machine.device import Machine
 from replication.model.decoder import logits_of
 from replication.training.run_data import Data
 from replication.training.weights import teacher_for
 
 HEADS = (1, 5, 10, 20)  # K
-BATCH = 16  # sequences
+BATCH = 8  # sequences
 
 
 def ready(run: Run) -> None:
@@ -43,16 +42,14 @@ def tail(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict
     places, sums, missed, seen = torch.tensor(heads) - 1, torch.zeros(len(heads), dtype=torch.float64), 0, 0
     for start in range(0, len(rows_R), BATCH):
         rows = torch.from_numpy(data.validation.rows(rows_R[start : start + BATCH])).to(machine.device)
-        labels_N = rows[:, 1:].flatten()
         with machine.precision():
-            logits_NV = logits_of(teacher, rows[:, :-1], vocabulary).flatten(0, 1)
-        for chunk in chunks(len(labels_N), vocabulary, 1, machine.device, torch.float32):
-            for block, logits_RV in in_cache(logits_NV[chunk]):
-                top = precise(logits_RV).softmax(-1).topk(max(heads), dim=1)
-                mass_RK = top.values.double().cumsum(1).cpu()
-                sums += (1 - mass_RK[:, places]).clamp_min(0).sum(0)
-                missed += int((top.indices[:, 0] != labels_N[chunk][block]).sum())
-        seen += len(labels_N)
+            logits_BLV = logits_of(teacher, rows[:, :-1], vocabulary)
+        for logits_LV, labels_L in zip(logits_BLV, rows[:, 1:], strict=True):
+            top = precise(logits_LV).softmax(-1).topk(max(heads), dim=1)
+            mass_LK = top.values.double().cumsum(1).cpu()
+            sums += (1 - mass_LK[:, places]).clamp_min(0).sum(0)
+            missed += int((top.indices[:, 0] != labels_L).sum())
+        seen += rows[:, 1:].numel()
     found = {f"tail_mass_{head}": float(mass) / seen for head, mass in zip(heads, sums, strict=True)}
     return found | {"mismatch": missed / seen}, {}
 
