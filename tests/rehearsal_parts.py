@@ -233,6 +233,7 @@ OF_PROBE: dict[str, list[dict[str, Any]]] = {
     "martingale": [{"target": "Full"}],
     "scaling": [{"target": "Full"}],
     "speculative": [{"target": "Full"}],
+    "tail": [{"target": "Full"}],
     "cost": [{"target": "Full"}, {"target": SAMPLING, "delivery": "online", "schedule": "TwoStage"}],
     "zero_shot": [{"target": "Full"}],
     "answers": [{"target": "Full"}],

@@ -470,7 +470,7 @@ def test_probes_measure_a_trained_student(folder: Path, tmp_path: Path, monkeypa
     monkeypatch.setenv("TASK_DATA", str(folder))
     monkeypatch.setattr(speculative, "DRAFTS", 60)
     found = {}
-    for probe in ("zero_shot", "speculative"):
+    for probe in ("zero_shot", "speculative", "tail"):
         run = Run(parse({"target": "OneHot", "probe": probe}), scale, 0)
         assert run.teacher is not None
         for before in (run.teacher, *students(run)):
@@ -481,6 +481,10 @@ def test_probes_measure_a_trained_student(folder: Path, tmp_path: Path, monkeypa
     assert metrics["average"] == pytest.approx(sum(metrics[task] for task in CHOOSING.tasks) / 5)
     assert metrics["average_low"] < metrics["average_chance"] < metrics["average_high"]  # it cannot know any of this
     assert 0 < found["speculative"]["metrics"]["decoded_acceptance"] <= 1
+    beyond, trained_on = found["tail"]["metrics"], run.teacher.id
+    teacher = json.loads((machine.results / "small" / trained_on / "summary.json").read_text())["metrics"]
+    assert beyond["mismatch"] == pytest.approx(1 - teacher["accuracy"])  # on the same rows
+    assert 1 > beyond["tail_mass_1"] > beyond["tail_mass_5"] > beyond["tail_mass_20"] > 0
     config = json.loads((machine.results / "small" / found["zero_shot"]["run_id"] / "config.json").read_text())
     assert "piqa; 0-shot; all rows; lm_eval 0.4.13" in config["settings"]["tasks"]
 

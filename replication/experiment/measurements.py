@@ -82,6 +82,7 @@ PROBES = {
     "cost": Measurement("cost", (), taught=False, tuned=False, computed=True),
     "scaling": Measurement("scaling", ("data", "model", "evaluate"), student="budgets", tuned=False, settings=budgets),
     "speculative": Measurement("speculative", READING, student="own"),
+    "tail": Measurement("tail", READING, tuned=False),
     **{
         name: Measurement("zero_shot", READING, student="own", outside="TASK_DATA", settings=suite.settings)
         for name, suite in SUITES.items()
