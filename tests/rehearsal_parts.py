@@ -227,6 +227,7 @@ OF_PROBE: dict[str, list[dict[str, Any]]] = {
     "draws": [{"target": SAMPLING}],
     "martingale": [{"target": "Full"}],
     "speculative": [{"target": "Full"}],
+    "overlap": [{"samples": {"name": "TopSamples", "keep": 0.3, "pool": "320"}}],
     "cost": [{"target": "Full"}, {"target": SAMPLING, "delivery": "online", "schedule": "TwoStage"}],
     "zero_shot": [{"target": "Full"}],
     "answers": [{"target": "Full"}],
