@@ -234,6 +234,7 @@ OF_PROBE: dict[str, list[dict[str, Any]]] = {
     "scaling": [{"target": "Full"}],
     "speculative": [{"target": "Full"}],
     "tail": [{"target": "Full"}],
+    "overlap": [{"samples": {"name": "TopSamples", "keep": 0.3, "pool": "320"}}],
     "cost": [{"target": "Full"}, {"target": SAMPLING, "delivery": "online", "schedule": "TwoStage"}],
     "zero_shot": [{"target": "Full"}],
     "answers": [{"target": "Full"}],

@@ -131,7 +131,9 @@ def find_models(record: Logged, run: Run, machine: Machine, here: Machine) -> No
         return
     wanted = [(run.teacher, "teacher")] if run.teacher is not None else []
     wanted += [(other, "start") for other in (students(run) if not trains(run) else [run.start] if run.start else [])]
-    wanted += [(each, what) for what, each in run.scorers.items() if isinstance(each, Run) and what != "teacher"]
+    beside = {"early": "early", "reference": "reference", **({} if trains(run) else {"student": "start"})}
+    scorers = {what: each for what, each in run.scorers.items() if isinstance(each, Run) and what in beside}
+    wanted += [(each, beside[what]) for what, each in scorers.items() if each not in students(run)]
     for other, what in wanted:
         assert other is not None
         stated = record.config["inputs"].get(what, "unrecorded")

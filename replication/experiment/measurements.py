@@ -79,6 +79,10 @@ PROBES = {
     "throughput": Measurement(
         "throughput", ("model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
     ),
+    "overlap": Measurement("overlap", READING, tuned=False),
+    "selection_time": Measurement(
+        "selection_time", ("model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
+    ),
     "cost": Measurement("cost", (), taught=False, tuned=False, computed=True),
     "scaling": Measurement("scaling", ("data", "model", "evaluate"), student="budgets", tuned=False, settings=budgets),
     "speculative": Measurement("speculative", READING, student="own"),

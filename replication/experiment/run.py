@@ -118,14 +118,16 @@ class Run:
 
     @property
     def scorers(self) -> dict[str, Run | str]:
-        """What scores the samples beside the student before its first step, by what it is: runs, or checkpoints.
+        """What scores the samples, by what it is: runs, or checkpoints; of a student the run that it goes on from.
 
         ValueError where it cannot be made.
         """
         found: dict[str, Run | str] = {}
         samples = self.recipe.training_recipe.samples
         for reader in samples.readers:
-            if reader.what == "teacher":
+            if reader.what == "student" and self.start is not None:
+                found["student"] = self.start
+            elif reader.what == "teacher":
                 found["teacher"] = self.teacher or self.recipe.teacher
             elif reader.what == "early":
                 found["early"] = reader.name or self.early(reader.share)
@@ -195,9 +197,11 @@ class Run:
         if samples.until < 1:
             found["first_stage"] = self.stage * self.length
         for what, scorer in self.scorers.items():
+            if what in ("student", "teacher"):
+                continue
             if isinstance(scorer, str):
-                found |= {} if what == "teacher" else {what: scorer}
-            elif what != "teacher":
+                found[what] = scorer
+            else:
                 tokens = scorer.steps * scorer.role.optimiser.batch * scorer.length
                 found |= {what: shape(scorer.recipe.student, scorer.role), f"{what}_tokens": tokens}
         return found

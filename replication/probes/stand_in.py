@@ -60,16 +60,7 @@ def untrained(role: str, run: Run, machine: Machine) -> PreTrainedModel:
 @torch.no_grad()
 def cache_of(target: Target, data: Data, run: Run, folder: Path, machine: Machine) -> Reader:
     """What the suite draws for every row of the text from a teacher that follows Zipf's law, whatever it reads."""
-    packing, stored = data.train, plain(target)
-    header = Header(
-        teacher="Zipf",
-        tokenizer=data.tokenizer.fingerprint,
-        packing=packing.fingerprint,
-        target=TargetEntry(name=stored.pop("name"), fields=stored),
-        seed=run.seed,
-        vocabulary=packing.vocabulary,
-        length=packing.length,
-    )
+    packing, header = data.train, header_of(target, data, run)
     zipf_V = zipf(packing.vocabulary).to(machine.device)
     classes_V = torch.arange(packing.vocabulary, device=machine.device)
     with Writer(folder, header, len(packing)) as writer:
@@ -82,6 +73,19 @@ def cache_of(target: Target, data: Data, run: Run, folder: Path, machine: Machin
             assert isinstance(kept, SparseTarget)
             put(writer, row, target, kept, packing.length)
     return Reader(folder)
+
+
+def header_of(target: Target, data: Data, run: Run) -> Header:
+    packing, stored = data.train, plain(target)
+    return Header(
+        teacher="Zipf",
+        tokenizer=data.tokenizer.fingerprint,
+        packing=packing.fingerprint,
+        target=TargetEntry(name=stored.pop("name"), fields=stored),
+        seed=run.seed,
+        vocabulary=packing.vocabulary,
+        length=packing.length,
+    )
 
 
 def zipf(classes: int) -> Tensor:

@@ -34,6 +34,8 @@ def inputs_of_probe(run: Run, data: Data, machine: Machine) -> dict[str, str]:
         if not (folder / "config.json").exists():
             raise ValueError(f"The student {student.id}, which {run.id} measures, is not trained yet: run it first.")
         found["start"] = fingerprint(load(folder))
+    if data.scores is not None and "student" in data.scores.readers:
+        found.setdefault("start", data.scores.readers["student"])
     if run.recipe.reads_cache:
         found["cache"] = read_manifest(Need(run).folder(machine)).digest
     return found

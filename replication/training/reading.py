@@ -29,7 +29,7 @@ def tokenizer_of(run: Run, corpus: Corpus, folder: Path) -> Tokenizer:
         else:
             note(f"{student} brings no tokenizer: that its classes are the tokens of {run.tokenizer} is taken on trust")
     for what, scorer in run.scorers.items():
-        if isinstance(scorer, str) and what != "teacher" and has_tokenizer(scorer):
+        if isinstance(scorer, str) and what in ("early", "reference") and has_tokenizer(scorer):
             refuse_another(what, scorer, open_tokenizer(scorer, corpus, folder), run, found, corpus)
     if teacher is not None and teacher.tokenizer != run.tokenizer:
         read = teacher.recipe.text

@@ -131,7 +131,7 @@ def replaced(run: Run, record: Record, look: Look) -> list[str]:
         *(
             (what, each if isinstance(each, str) else each.id, then.get(what), partial(model_now, each, look))
             for what, each in run.scorers.items()
-            if what != "teacher"
+            if what in ("early", "reference")
         ),
     ]
     if isinstance(tuning, Instructed) and "conversations" in corpus:
