@@ -58,6 +58,13 @@ OF_SCHEDULE: dict[str, dict[str, Any]] = {
 OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}
 # by the students of this initial: as wide as the teacher, and half as wide
 OF_INITIAL = {"Fresh": ("shallow",), "FromTeacherLayers": ("shallow", "narrow"), "Pretrained": ("shallow",)}
+# a turn of rollouts, four steps, is under way when the run is killed
+OF_WRITING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "Text": ({}, {"target": TOP}),
+    "OnPolicy": ({"most": 6}, {"divergence": "ReverseKL", "positions": "TopFraction"}),
+    "SeqKD": ({}, {"target": "OneHot"}),
+    "MiniLLM": ({"batches": 2, "epochs": 2}, {}),
+}
 OF_BACKGROUND = ("SameText", "OtherText", "Adapted")
 OF_TUNING = ("Untuned", "Instructed")
 
@@ -135,6 +142,11 @@ def tunings(name: str, stage: Stage) -> Numbers:
     return stage.perform(tuning=name, target=TOP)
 
 
+def writings(name: str, stage: Stage) -> Numbers:
+    said, others = OF_WRITING[name]
+    return stage.perform(writing={"name": name, **said}, **others)
+
+
 AXES: dict[str, Callable[[str, Stage], Numbers]] = {
     "objective": objectives,
     "target": targets,
@@ -147,4 +159,5 @@ AXES: dict[str, Callable[[str, Stage], Numbers]] = {
     "initial": initials,
     "background": backgrounds,
     "tuning": tunings,
+    "writing": writings,
 }
