@@ -124,21 +124,28 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Prompts]:
     return tokenizer, prompts_of(OnPolicy("questions"), tokenizer, torch.device("cpu"))
 
 
+def prompt(found: Prompts, tokenizer: Any, text: str, chance: float) -> str:
+    """What is shown of a text as a row."""
+    row = torch.from_numpy(tokenizer.encode_batch([text])[0])[None]
+    rows, begin = found.cut(row, torch.tensor([chance], dtype=torch.float64))
+    return str(tokenizer.decode(rows[0, : int(begin[0])]))
+
+
 def test_a_prompt_ends_behind_a_question_each_as_often(prompts: tuple[Any, Prompts]) -> None:
     tokenizer, found = prompts
-    text = "Q: 1 + 2 + 3 = ?\n1 + 2 = 3\n3 + 3 = 6\nA: 6\n\nQ: 9 - 2 + 3 = ?\n9 - 2"
-    row = torch.from_numpy(tokenizer.encode_batch([text])[0])[None]
-    ends = {tokenizer.decode(row[0, : int(found.begins(row, torch.tensor([c], dtype=torch.float64))[0])])
-            for c in (0.0, 0.4)}  # fmt: skip
-    assert ends == {text[:17]}
-    late = int(found.begins(row, torch.tensor([0.6], dtype=torch.float64))[0])
-    assert tokenizer.decode(row[0, :late]) == text[: text.rindex("?") + 2]
+    solved = "Q: 1 + 2 + {} = ?\n1 + 2 = 3\n3 + {} = 6\nA: 6\n\n"
+    text = "".join(solved.format(n, n) for n in (3, 4, 5)) + "Q: 9 - 2"
+    # the first question has too little before it, and each of the others is shown with a third of the row
+    shown = [prompt(found, tokenizer, text, chance) for chance in (0.0, 0.49, 0.51, 0.99)]
+    assert shown[0] == shown[1] != shown[2] == shown[3]
+    for each, n in ((shown[0], 4), (shown[2], 5)):
+        assert each.endswith(f"Q: 1 + 2 + {n} = ?\n") and text[: text.index(f"+ {n} = ?") + 8].endswith(each)
+        assert len(tokenizer.encode_batch([each])[0]) == len(tokenizer.encode_batch([text])[0]) // 3
     # a row without a question, and one whose question is its end, are cut in the middle half
     for other in ("1 + 2 = 3\n3 + 3 = 6\nA: 6\n", "9 + 2 = 11\nA: 2\n\nQ: 1 + 2 + 3 = ?\n"):
-        cut = torch.from_numpy(tokenizer.encode_batch([other])[0])[None]
-        width, chance = cut.shape[1], torch.tensor([0.0], dtype=torch.float64)
-        assert int(found.begins(cut, chance)[0]) == width // 4
-        assert int(found.begins(cut, chance + 0.999)[0]) == 3 * width // 4
+        ids = tokenizer.encode_batch([other])[0]
+        assert prompt(found, tokenizer, other, 0.0) == tokenizer.decode(ids[: len(ids) // 4])
+        assert prompt(found, tokenizer, other, 0.999) == tokenizer.decode(ids[: 3 * len(ids) // 4])
 
 
 def test_a_blank_line_ends_an_answer_and_no_other_text(prompts: tuple[Any, Prompts]) -> None:
@@ -155,7 +162,7 @@ def test_a_blank_line_ends_an_answer_and_no_other_text(prompts: tuple[Any, Promp
 @pytest.mark.parametrize("width", [2, 3, 5, 129])
 def test_every_row_has_a_prompt_and_room_behind_it(prompts: tuple[Any, Prompts], width: int) -> None:
     found = prompts_of(MiniLLM(), prompts[0], torch.device("cpu"))
-    begins = found.begins(torch.zeros(64, width, dtype=torch.long), torch.arange(64, dtype=torch.float64) / 64)
+    _, begins = found.cut(torch.zeros(64, width, dtype=torch.long), torch.arange(64, dtype=torch.float64) / 64)
     assert 1 <= int(begins.min()) and int(begins.max()) <= width - 1
 
 
@@ -269,7 +276,7 @@ def test_a_turn_s_texts_are_those_of_the_student_that_began_it(stage: Stage) -> 
         ({"writing": "OnPolicy", "teacher": "none", "target": "OneHot"}, "needs a teacher, and teacher is 'none'"),
         ({"writing": "OnPolicy", "target": "OneHot"}, "use another target, such as 'Full'"),
         ({"writing": "OnPolicy", "objective": "PrefixLM"}, "use objective 'NextToken', not 'PrefixLM'"),
-        ({"writing": "SeqKD", "target": "NaiveFix", "delivery": "cache"}, "use delivery 'auto' or 'online'"),
+        ({"writing": "SeqKD", "target": {"name": "TopK", "k": 3}, "delivery": "cache"}, "use delivery 'auto'"),
         ({"writing": "OnPolicy", "schedule": {"name": "Constant", "ce_weight": 1.0}}, "use a schedule of ce_weight 0"),
         ({"writing": "MiniLLM", "divergence": "ReverseKL"}, "MiniLLM is a loss of its own: leave target,"),
         ({"writing": {"name": "OnPolicy", "prompts": "end"}}, "Known: middle, questions"),

@@ -24,6 +24,7 @@ class Writing:
     most: int = 0
     written: ClassVar[bool] = True  # whether a model writes the tokens
     anew: ClassVar[bool] = False  # whether it does so at every visit to a row, as the student stands
+    whole_batch: ClassVar[bool] = False  # whether a position's loss depends on other sequences
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -49,8 +50,8 @@ class OnPolicy(Writing):
     """The student, as it stands at each step (Agarwal et al. 2024; SE-KD Sections 5 and 6).
 
     Temperature, top-p and length are those of SE-KD's code; the paper states none. `prompts`: "middle" cuts a row at a
-    random place of its middle half; "questions" behind one of its lines that end with a question mark, and then a blank
-    line ends what is written. A row without such a line is cut in the middle.
+    random place of its middle half; "questions" behind one of its lines that end with a question mark, with a third of
+    the row before it, and then a blank line ends what is written. A row without such a line is cut in the middle.
     """
 
     prompts: str = "middle"

@@ -8,6 +8,7 @@ from typing import Any
 
 from replication.data.corpus import Corpus, open_corpus
 from replication.evaluate.tasks.at_hand.answering import NUMERICS, Asked, answered, asked, harness
+from replication.evaluate.tasks.at_hand.makers import MAKERS
 from replication.experiment.lineage import SameText
 from replication.experiment.run import Run
 from replication.machine.device import Machine
@@ -40,13 +41,17 @@ def answer(run: Run, corpus: Corpus, record: Record, machine: Machine) -> bool:
 
 
 def questions(run: Run, corpus: Corpus, machine: Machine) -> list[Asked]:
-    """The tasks of the run's own text and, where its models read another before, those that only that one has."""
+    """The tasks of the run's own text; where its models read another before, each of the one that has more items.
+
+    Both hold the same documents out, as far as they have the same, so that neither text asks what the other trains on.
+    """
     tasks, background = asked(corpus, run.scale.task_rows, machine.artifacts), run.recipe.background
     if isinstance(background, SameText):
         return tasks
     before = open_corpus(run.scale.corpus_of(background.text))
     others = asked(before, run.scale.task_rows, machine.artifacts)
-    return tasks + [each for each in others if each.task not in {own.task for own in tasks}]
+    most = {each.task: each for each in sorted([*others, *tasks], key=lambda each: each.of)}
+    return [each for task in MAKERS if (each := most.get(task)) is not None]
 
 
 def stands(before: dict[str, Any], known: dict[str, Any], tasks: list[Asked]) -> bool:

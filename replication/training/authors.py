@@ -34,9 +34,12 @@ class Author:
     machine: Machine
 
     def write(self, rows_B: np.ndarray, visits_B: np.ndarray, rows_BX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(tokens [B, X], which of them were written, the first of each row that could have been [B])."""
+        """(tokens [B, X], which of them were written, the first of each row that could have been [B]).
+
+        Behind a row's end stand ends of text that nobody wrote.
+        """
         chance_BX = chances(self.seed, rows_B, visits_B, rows_BX.shape[1], rows_BX.device)
-        begin_B = self.prompts.begins(rows_BX, chance_BX[:, 0])
+        rows_BX, begin_B = self.prompts.cut(rows_BX, chance_BX[:, 0])
         found = []
         with self.machine.precision():
             at_once = self.writers.at_once(rows_BX.shape[1], rows_BX.device)
@@ -70,8 +73,9 @@ class FromStudent:
 
     def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
         tokens_BX, wrote_BX, _ = self.author.write(rows_B, epochs_B, whole_rows(tokens_BL, labels_BL))
-        given = self.beside(rows_B, epochs_B, tokens_BX[:, :-1], tokens_BX[:, 1:])
-        return replace(given, mask_BL=wrote_BX[:, 1:])
+        last = int(wrote_BX.any(0).nonzero().max()) + 1  # nobody reads behind the longest text
+        given = self.beside(rows_B, epochs_B, tokens_BX[:, : last - 1], tokens_BX[:, 1:last])
+        return replace(given, mask_BL=wrote_BX[:, 1:last])
 
 
 @dataclass(frozen=True)
@@ -115,25 +119,28 @@ class FromRollouts:
         """Before a step: at the first of a turn the texts are written."""
         self.place = step % self.settings.batches
         if step % self.settings.turn == 0:
-            for number in range(self.settings.batches):
-                self.keep(number, *self.written(*self.rows_of(step + number)))
+            batches = [self.rows_of(step + number) for number in range(self.settings.batches)]
+            rows_B, visits_B = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
+            self.written(rows_B, visits_B, torch.cat([batch[2] for batch in batches]))
 
     @torch.no_grad()
-    def written(self, rows_B: np.ndarray, visits_B: np.ndarray, rows_BX: Tensor) -> tuple[Tensor, Rollout]:
-        tokens_BX, wrote_BX, begin_B = self.author.write(rows_B, visits_B, rows_BX)
-        tokens_BL, labels_BL = tokens_BX[:, :-1], tokens_BX[:, 1:]
-        logs = []
-        with self.author.machine.precision():
-            for model in self.author.writers.models:
-                logs.append(label_logs(logits_of(model, tokens_BL, self.author.writers.vocabulary), labels_BL))
-        room_BL = torch.arange(1, tokens_BX.shape[1], device=begin_B.device) >= begin_B[:, None]
-        return tokens_BX, rollout(logs[0], logs[1], wrote_BX[:, 1:], room_BL, self.settings)
+    def written(self, rows_R: np.ndarray, visits_R: np.ndarray, rows_RX: Tensor) -> None:
+        """The texts of a turn, and what both models think of them, a batch at a time."""
+        tokens_RX, wrote_RX, begin_R = self.author.write(rows_R, visits_R, rows_RX)
+        room_RX = torch.arange(tokens_RX.shape[1], device=begin_R.device) >= begin_R[:, None]
+        self.state["tokens"].copy_(tokens_RX)
+        student, teacher = self.author.writers.models
+        for number in range(self.settings.batches):
+            place = self.rows(number)
+            logs = [self.logs(model, tokens_RX[place]) for model in (student, teacher)]
+            found = rollout(logs[0], logs[1], wrote_RX[place, 1:], room_RX[place, 1:], self.settings)
+            for name, value in vars(found).items():
+                self.state[name][place] = value.to(self.state[name].dtype)
 
-    def keep(self, number: int, tokens_BX: Tensor, found: Rollout) -> None:
-        place = self.rows(number)
-        self.state["tokens"][place] = tokens_BX
-        for name, value in vars(found).items():
-            self.state[name][place] = value.to(self.state[name].dtype)
+    def logs(self, model: PreTrainedModel, tokens_BX: Tensor) -> Tensor:
+        with self.author.machine.precision():
+            logits_BLV = logits_of(model, tokens_BX[:, :-1], self.author.writers.vocabulary)
+        return label_logs(logits_BLV, tokens_BX[:, 1:])
 
     def rows(self, number: int) -> slice:
         return slice(number * self.batch, (number + 1) * self.batch)

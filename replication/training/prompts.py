@@ -27,23 +27,31 @@ class Prompts:
     breaks_V: Tensor
     bare_V: Tensor
 
-    def begins(self, rows_BX: Tensor, chance_B: Tensor) -> Tensor:
-        """The first token that is to be written of each row, int64 [B], at least 1. chance_B: one number in [0, 1)."""
+    def cut(self, rows_BX: Tensor, chance_B: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, the first token of each that is to be written, int64 [B], at least 1). chance_B: numbers in [0, 1).
+
+        A row that is cut behind a question begins a third of its length before: so all are as long, and one step
+        writes a token of each.
+        """
         width = rows_BX.shape[1]
         first, last = max(1, width // 4), max(1, 3 * width // 4)
         middle_B = first + (chance_B * (last - first + 1)).long()
         if self.kind == "middle":
-            return middle_B
+            return rows_BX, middle_B
         # behind a question mark and the line break after it, which may be one token or two
         asked_BX = self.asks_V[rows_BX]
         ends_BX = asked_BX & self.breaks_V[rows_BX]
         bare_BX = asked_BX & ~self.breaks_V[rows_BX]
         ends_BX[:, 1:] |= bare_BX[:, :-1] & self.bare_V[rows_BX[:, 1:]]
-        ends_BX[:, -1] = False  # nothing is left to write
+        shown = max(1, width // 3)
+        ends_BX[:, : shown - 1] = ends_BX[:, -1] = False  # the former show too little, behind the latter is no room
         count_B = ends_BX.sum(1)
         wanted_B = (chance_B * count_B).long() + 1
         place_B = (ends_BX.cumsum(1) >= wanted_B[:, None]).long().argmax(1) + 1
-        return torch.where(count_B > 0, place_B, middle_B)
+        asked_B = count_B > 0
+        shift_B = torch.where(asked_B, place_B - shown, 0)
+        source_BX = (torch.arange(width, device=rows_BX.device) + shift_B[:, None]).clamp_max(width - 1)
+        return rows_BX.gather(1, source_BX), torch.where(asked_B, shown, middle_B)
 
 
 def prompts_of(writing: Writing, tokenizer: Tokenizer, device: torch.device) -> Prompts:

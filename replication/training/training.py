@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from replication.axes.targets.drawing import Streams
-from replication.axes.writing import MiniLLM
 from replication.cache.reader import Reader
 from replication.experiment.lineage import Fresh
 from replication.experiment.recipe import Different
@@ -212,11 +211,12 @@ class Training:
         if len(mine_B) % at_once:
             raise ValueError(f"AT_ONCE is {at_once}, which does not divide this process's {len(mine_B)} sequences.")
         recipe = self.run.recipe.training_recipe
-        whole = recipe.writing if isinstance(recipe.writing, MiniLLM) else recipe.positions
-        if (world.size > 1 or at_once < len(mine_B)) and whole.whole_batch:
-            raise ValueError(
-                f"{type(whole).__name__} compares all positions of a batch: run it in one process and without AT_ONCE."
-            )
+        for method in (recipe.positions, recipe.divergence, recipe.writing):
+            if (world.size > 1 or at_once < len(mine_B)) and method.whole_batch:
+                raise ValueError(
+                    f"{type(method).__name__} compares all positions of a batch: run it in one process and without "
+                    "AT_ONCE."
+                )
         count = len(mine_B) // at_once
         return list(zip(np.split(mine_B, count), np.split(epochs_B, count), strict=True))
 
