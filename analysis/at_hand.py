@@ -21,13 +21,20 @@ STANDS_FOR = {
     "lambada_standard": "last_word",
     "winogrande": "pairs",
     "arc_easy": "docstring",
-    "arc_challenge": "docstring",
     "piqa": "signature",
     "gsm8k": "sums",
     "ifeval": "instruct",
 }
+# TAD's other tasks -> the task, or the kind of one, that stands for each: the harder kind of what stands for ARC-Easy,
+# a word that stands in the text before, the next line of four, what is done next
+OF_TAD = {
+    "arc_challenge": "docstring_docstring",
+    "openbookqa": "last_word",
+    "story": "next_line",
+    "social_iqa": "pairs_keyword",
+}
 # probes that ask them (`replication/experiment/suites.py`), as far as columns of exhibits name them
-PROBES = ("zero_shot", "zero_shot_sekd", "ifeval_sekd")
+PROBES = ("zero_shot", "zero_shot_sekd", "ifeval_sekd", "zero_shot_tad")
 NORMAL = 1.959964  # 95 %
 
 
@@ -55,7 +62,7 @@ class Answers(stored.Answers):
 
     def behind(self, metric: str) -> Mapping[str, stored.Task]:
         """Also of the metrics of a probe of the papers' tasks, by what stands for them."""
-        theirs = {"average": "average", **STANDS_FOR}
+        theirs = {"average": "average", **STANDS_FOR, **OF_TAD}
         return super().behind(f"tasks_{theirs[metric]}" if metric in theirs else metric)
 
     def metrics(self) -> dict[str, float]:
@@ -66,8 +73,8 @@ class Answers(stored.Answers):
         return each | {f"tasks_average{what}": value for what, value in self.average().items()}
 
     def average(self) -> dict[str, float]:
-        """The mean accuracy over the tasks, its interval over items, and the mean of guessing; nothing where the text
-        gave no task."""
+        """The mean accuracy over the tasks, its interval over items, the mean of guessing, and the mean logarithm of
+        the accuracy, -inf where a task has none right; nothing where the text gave no task."""
         tasks = list(self.tasks.values())
         if not tasks:
             return {}
@@ -75,7 +82,8 @@ class Answers(stored.Answers):
         variance = sum(task.accuracy * (1 - task.accuracy) / task.rows for task in tasks)
         half = NORMAL * math.sqrt(variance) / len(tasks)
         chance = sum(task.chance for task in tasks) / len(tasks)
-        return {"": value, "_low": value - half, "_high": value + half, "_chance": chance}
+        log10 = sum(math.log10(task.accuracy) if task.accuracy else -math.inf for task in tasks) / len(tasks)
+        return {"": value, "_low": value - half, "_high": value + half, "_chance": chance, "_log10": log10}
 
     def counterparts(self) -> dict[str, float]:
         """The metrics of a probe of the papers' tasks, of ours that stand for them."""
@@ -83,7 +91,8 @@ class Answers(stored.Answers):
         for theirs, ours in STANDS_FOR.items():
             if ours in self.tasks:
                 found |= {f"{theirs}{what}": value for what, value in self.tasks[ours].beside().items()}
-        return found
+        each = self.metrics()
+        return found | {name: each[f"tasks_{ours}"] for name, ours in OF_TAD.items() if f"tasks_{ours}" in each}
 
     def told(self) -> str:
         """For a table's header."""

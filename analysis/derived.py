@@ -33,9 +33,20 @@ def minus(value: float, *, base: float) -> float | None:
     return None if math.isinf(value) and math.isinf(base) else value - base
 
 
+def percent_log10(value: float, *, base: float) -> float | None:
+    """100 times the difference of two decimal logarithms; -inf for a diverged run, None against one.
+
+    Of means over tasks: the mean of 100 log10(accuracy / accuracy of the base), which is what TAD prints as Rel.
+    """
+    if not math.isfinite(base):
+        return None
+    return 100 * (value - base) if math.isfinite(value) else -math.inf
+
+
 FUNCTIONS: dict[str, Callable[..., float | None]] = {
     "gap_closed": gap_closed,
     "times": times,
     "percent_saved": percent_saved,
     "minus": minus,
+    "percent_log10": percent_log10,
 }

@@ -59,8 +59,9 @@ def runs_behind(exhibit: Exhibit, claim: Claim, table: pd.DataFrame) -> dict[str
     """Run ids less seed and hash -> their seeds: of the claim's rows, and of those that its columns derive from."""
     columns = [exhibit.column(key) for key in claim.columns or [claim.column]]
     derived = [column.derive for column in columns if column.derive]
-    keys = {column.key for column in columns} | {derive["of"] for derive in derived}
-    labels = {*claim.rows, *(label for derive in derived for label in derive.values())}
+    keys = {column.key for column in columns} | {str(derive["of"]) for derive in derived}
+    stated = [value for derive in derived for value in derive.values()]
+    labels = {*claim.rows, *(label for value in stated for label in ([value] if isinstance(value, str) else value))}
     here = table[table["row"].isin(labels) & table["column"].isin(keys)]
     found: dict[str, set[int]] = {}
     for run, seed in zip(here["run_id"], here["seed"], strict=True):

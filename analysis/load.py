@@ -137,15 +137,14 @@ def derive(
         there = [r for r in cells[place] if r.seed == seed]
         value = measured(exhibit.row(place[0]), measure, there[0]) if there else None
         if value is None:
-            label = column.derive[role]
-            kind = "column" if any(other.key == label for other in exhibit.columns) else "row"
-            notes.append(f"{column.label} needs {kind} {label!r} at seed {seed}, which is missing.")
+            kind, name = ("column", place[1]) if place[0] == row.label else ("row", place[0])
+            notes.append(f"{column.label} needs {kind} {name!r} at seed {seed}, which is missing.")
             return None
         others[role] = value
     own = measured(row, source(exhibit, column), record)
     value = None if own is None else FUNCTIONS[name](own, **others)
     if own is not None and value is None:
-        notes.append(f"{column.label} is undefined at seed {seed}: {', '.join(column.derive.values())}.")
+        notes.append(f"{column.label} is undefined at seed {seed}: {', '.join(map(str, column.derive.values()))}.")
     return value
 
 
@@ -155,15 +154,28 @@ def referred(
     """Role -> the other cell that a derived one refers to, and the column that is measured there."""
     of = source(exhibit, column)
     found: dict[str, tuple[tuple[str, str], Column]] = {}
-    for role, label in (column.derive or {}).items():
+    for role, stated in (column.derive or {}).items():
         if role in ("function", "of"):
             continue
+        label = stated if isinstance(stated, str) else akin(exhibit, row, stated)
         beside = next((other for other in exhibit.columns if other.key == label), None)
         if beside is None and (label, column.key) not in cells:
             raise ValueError(f"{exhibit.name}, {column.key!r}: {role} = {label!r} is no row or column of the exhibit.")
         place = (row.label, label) if beside else (label, of.key if (label, of.key) in cells else column.key)
         found[role] = (place, beside or of)
     return found
+
+
+def akin(exhibit: Exhibit, row: Row, labels: list[str]) -> str:
+    """Of these rows the one with the row's own student and teacher; ValueError where it is none of them."""
+
+    def models(of: Row) -> tuple[object, ...]:
+        return tuple((exhibit.recipe_of(of) or {}).get(name) for name in ("student", "teacher"))
+
+    found = [label for label in labels if models(exhibit.row(label)) == models(row)]
+    if len(found) != 1:
+        raise ValueError(f"{exhibit.name}, row {row.label!r}: of {', '.join(labels)}, not one alone has its models.")
+    return found[0]
 
 
 def published(exhibit: Exhibit) -> pd.DataFrame:

@@ -50,9 +50,9 @@ def source(exhibit: Exhibit, column: Column) -> Column:
     """The column whose measurement fills this one: itself, or what it is derived from."""
     if column.derive is None:
         return column
-    key = column.derive["of"]
+    key = str(column.derive["of"])
     known = [other for other in exhibit.columns if other.key == key and other.derive is None]
-    return known[0] if known else Column(key=key, label=key, better="lower")
+    return known[0] if known else Column(key=key, label=key, better="lower", probe=column.probe, recipe=column.recipe)
 
 
 def recipe_of(exhibit: Exhibit, row: Row, column: Column) -> dict[str, Any] | None:

@@ -55,10 +55,10 @@ def of_columns(exhibit: Exhibit) -> Iterator[Relation]:
             function = "weighted_mean" if column.weights else "mean"
             yield Relation(function=function, of=list(column.average_of), result=column.key, weights=column.weights)
         if column.derive and column.derive["function"] == "gap_closed":
-            ends: list[Term] = [[column.derive[role], column.derive["of"]] for role in ("start", "end")]
-            if any(column.derive["of"] not in exhibit.row(column.derive[role]).published for role in ("start", "end")):
+            of, *ends = (str(column.derive[role]) for role in ("of", "start", "end"))
+            if any(of not in exhibit.row(end).published for end in ends):
                 continue  # the paper prints an end in another column; the exhibit says where, in its relations
-            yield Relation(function="gap_closed", of=[column.derive["of"], *ends], result=column.key)
+            yield Relation(function="gap_closed", of=[of, *([end, of] for end in ends)], result=column.key)
 
 
 def judged(relation: Relation, place: Place) -> Iterator[Finding]:

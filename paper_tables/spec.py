@@ -52,8 +52,9 @@ class Column(Entry):
     metric: str = ""  # the record's metric; "" means the same as `key`
     probe: str = ""  # the probe whose run fills this column, by the row's recipe; "" means the row's own run
     recipe: dict[str, Any] = Field(default_factory=dict)  # in which that run's recipe differs from the row's
-    # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}: from rows, or columns of its own row
-    derive: dict[str, str] | None = None
+    # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}: from rows, or columns of its own row; of
+    # several rows from that with its own student and teacher
+    derive: dict[str, str | list[str]] | None = None
     why: str = ""  # why the suite leaves this column empty, when it does
     average_of: list[str] = Field(default_factory=list)  # the columns (tasks) whose mean this one is printed to be
     weights: list[float] = Field(default_factory=list)  # their weights, where the mean is weighted
@@ -269,8 +270,9 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
     for column in exhibit.columns:
         derived = column.derive or {}
         for role in set(derived) - {"function", "of"}:
-            if derived[role] not in (*labels, *keys):
-                return f"column {column.key!r} derives from row {derived[role]!r}. Rows: {', '.join(labels)}."
+            rows = [derived[role]] if isinstance(derived[role], str) else derived[role]
+            if absent := [label for label in rows if label not in (*labels, *keys)]:
+                return f"column {column.key!r} derives from row {absent[0]!r}. Rows: {', '.join(labels)}."
         if missing := [key for key in column.average_of if key not in keys]:
             return f"column {column.key!r} averages column {missing[0]!r}. Columns: {', '.join(keys)}."
         if column.weights and len(column.weights) != len(column.average_of):

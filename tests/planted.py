@@ -145,6 +145,7 @@ def all_curves(place: int, seed: int) -> dict[str, Any]:
             "lm_loss": [3 + 4 / (step + 1 + place) + seed / 10 for step in range(6)],
             "accuracy": [step / (20 + place) for step in range(6)],
             "ece": [0.05 / (step + 1) + place / 100 for step in range(6)],
+            "kl": [2 / (step + 1 + place) + seed / 100 for step in range(6)],
         },
         "by_tokens": {"tokens": tokens, "angle": falling, "relative_error": [angle / 57 for angle in falling]},
         "targets": {

@@ -56,8 +56,23 @@ OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "WarmupStableDecay": {"warmup": 0.3, "decay": 0.4},
 }
 OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}
-# by the students of this initial: as wide as the teacher, and half as wide
-OF_INITIAL = {"Fresh": ("shallow",), "FromTeacherLayers": ("shallow", "narrow"), "Pretrained": ("shallow",)}
+# what a recipe says: "shallow" is as wide as the teacher, "narrow" half as wide
+OF_INITIAL: dict[str, dict[str, dict[str, Any]]] = {
+    "Fresh": {"shallow": {}},
+    "FromTeacherLayers": {
+        "shallow": {},
+        "narrow": {"student": "narrow"},
+        "frozen": {"initial": {"name": "FromTeacherLayers", "embeddings": "frozen"}},
+    },
+    "Pretrained": {
+        "shallow": {},
+        "own text": {
+            "initial": {"name": "Pretrained", "text": "student's"},
+            "background": "OtherText",
+            "vocabulary": "own",
+        },
+    },
+}
 # a turn of rollouts, four steps, is under way when the run is killed
 OF_WRITING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Text": ({}, {"target": TOP}),
@@ -131,7 +146,8 @@ def hidden(name: str, stage: Stage) -> Numbers:
 
 
 def initials(name: str, stage: Stage) -> Numbers:
-    return {student: stage.perform(initial=name, student=student, target=TOP) for student in OF_INITIAL[name]}
+    shared = {"initial": name, "student": "shallow", "target": TOP}
+    return {way: stage.perform(**{**shared, **said}) for way, said in OF_INITIAL[name].items()}
 
 
 def backgrounds(name: str, stage: Stage) -> Numbers:

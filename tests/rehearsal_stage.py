@@ -60,6 +60,12 @@ tuning = {LEARNING}
 [tokens]
 "10B" = 768
 "50B" = 256
+"0.125B" = 64
+"0.25B" = 128
+"0.5B" = 256
+"1B" = 512
+"2B" = 768
+"4B" = 1024
 short = 256
 pretraining = 256
 SFT = 768

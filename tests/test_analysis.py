@@ -116,6 +116,31 @@ def test_a_column_s_own_run_and_a_gain_over_it(tmp_path: Path) -> None:
     assert table.attrs["notes"] == ["Its own needs column 'ce' at seed 1, which is missing."]
 
 
+def test_a_derived_column_finds_the_base_of_its_own_models(tmp_path: Path) -> None:
+    """As Rel of TAD's Table 1: 100 log10 of accuracy over the base's, mean over tasks, by the base's own student."""
+    accuracies = {"small": ([0.2, 0.8], [0.4, 0.8]), "large": ([0.5, 0.5], [0.25, 0.5])}  # the base's, the method's
+    rows = []
+    for student, pair in accuracies.items():
+        for label, target, each in zip(("base", "method"), ("Full", "OneHot"), pair, strict=True):
+            changed = {"student": student, "target": target, "probe": "zero_shot_tad"}
+            mean = sum(map(math.log10, each)) / len(each)
+            plant(tmp_path, f"{student}-{label}", changed, 0, {"average_log10": mean})
+            rows.append(Row(label=f"{student}, {label}", recipe={"student": student, "target": target}))
+    derive = {"function": "percent_log10", "of": "average_log10", "base": ["small, base", "large, base"]}
+    column = Column(key="rel", label="Rel", better="higher", probe="zero_shot_tad", derive=derive)
+    table = load.frame(exhibit(columns=[column], rows=rows), load.records(tmp_path), "logged")
+    found = table.set_index("row")["value"].to_dict()
+    wanted = {
+        f"{student}, {label}": sum(100 * math.log10(a / b) for a, b in zip(each, pair[0], strict=True)) / 2
+        for student, pair in accuracies.items()
+        for label, each in zip(("base", "method"), pair, strict=True)
+    }
+    assert found == pytest.approx(wanted, abs=1e-9) and wanted["large, method"] < -15
+    lonely = column.model_copy(update={"derive": {**derive, "base": ["small, base"]}})
+    with pytest.raises(ValueError, match="row 'large, base': of small, base, not one alone has its models"):
+        load.frame(exhibit(columns=[lonely], rows=rows), load.records(tmp_path), "logged")
+
+
 @pytest.mark.parametrize(
     ("other", "why"),
     [

@@ -471,6 +471,8 @@ def test_what_two_models_do_not_share_is_found_before_either_is_trained(
     assert "both say where the student begins" in refused(
         place, capfd, **{**begun, "teacher": str(teacher), "student": str(teacher)}
     )
+    frozen = {**begun, "initial": {"name": "FromTeacherLayers", "embeddings": "frozen"}}
+    assert "width (16 of the student, 32 of the teacher)" in refused(place, capfd, **frozen)
     compared = {"teacher": "3B", "target": "Full", "hidden": "Cosine"}
     assert "the student's is 16, its teacher's 32" in refused(place, capfd, **compared)
 

@@ -26,11 +26,13 @@ from replication.experiment.recipe import parse
 from replication.experiment.run import Run
 from replication.experiment.scale import FOLDER, Role, load_scale
 from replication.machine.device import this_machine
+from replication.model.checkpoint import publish
 from replication.model.decoder import build, parameters
 from replication.probes import throughput as probe
 from replication.probes.stand_in import random_text
 from replication.training.supervision import drawn
 from replication.training.training import Training
+from replication.training.weights import model_folder
 from tests.cases import EXAMPLES
 from tests.small import write_scale
 
@@ -145,6 +147,35 @@ def test_a_real_step_has_the_flops_that_are_counted(tmp_path: Path, target: str,
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         training.advance()
     assert counter.get_total_flops() == pytest.approx(of.step.flops, rel=0.01)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_frozen_embeddings_spare_the_gradient_of_a_head_that_is_they(tmp_path: Path, tied: bool) -> None:
+    scale = load_scale(str(write_scale(tmp_path)))
+    shallow = scale.role("3B").model_copy(update={"tied": tied, "ffn": 32})
+    scale = scale.model_copy(update={"roles": {"3B": scale.role("3B"), "half": shallow}})
+    initial = {"name": "FromTeacherLayers", "embeddings": "frozen"}
+    given = Run(parse({"student": "half", "target": "OneHot", "initial": initial}), scale, 0)
+    machine = replace(this_machine(tmp_path, tmp_path), autocast=False)
+    data = random_text(given, 4)
+    teacher = build(scale.role("3B"), data.tokenizer.vocabulary, given.length, data.tokenizer.end_of_text, 0)
+    publish(teacher, data.tokenizer, model_folder(given.teacher, machine))  # type: ignore[arg-type]
+    training = Training(given, data, None, machine)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        training.advance()
+    assert counter.get_total_flops() == pytest.approx(Cost(given).step.flops, rel=0.01)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "h100", "paper"])
+def test_matched_budgets_of_tad_s_table_4_are_matched(scale: str) -> None:
+    """Of a student alone as many steps as cost what those beside the teacher do, to the step."""
+    exhibit, known = spec.load("tad/table04"), load_scale(scale)
+    for name in ("Phi-2", "Qwen2.5-3B", "Gemma-2-9B"):
+        alone, beside = (
+            Cost(Run(parse(exhibit.recipe_of(exhibit.row(f"{name}, {row}")) or {}), known, 0))
+            for row in ("CLM (Mat.)", "TAD (K = 10)")
+        )
+        assert alone.run.steps == round(beside.training.flops / alone.own_step.flops)
 
 
 def test_training_is_six_and_a_teacher_two_per_weight_and_token() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Categorical
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.text import Perplexity
@@ -74,9 +75,17 @@ def test_acceptance_is_what_rejection_sampling_accepts() -> None:
     assert abs(np.mean(accepted) - expected) < 4 * error
 
 
+def test_kl_is_torchs_of_the_two_distributions() -> None:
+    student_NV, teacher_NV = logits(1), logits(2)
+    wanted = torch.distributions.kl_divergence(*(Categorical(logits=one.double()) for one in (teacher_NV, student_NV)))
+    found = tally(student_NV, labels_of(student_NV), teacher_NV, 3).metrics()["kl"]
+    assert math.isclose(found, float(wanted.mean()), rel_tol=1e-6)
+
+
 def test_a_student_equal_to_its_teacher_agrees_and_is_always_accepted() -> None:
     metrics = tally(logits(1), labels_of(logits(1)), logits(1), 2).metrics()
     assert metrics["agreement"] == 1 and math.isclose(metrics["acceptance"], 1, rel_tol=1e-6)
+    assert abs(metrics["kl"]) < 1e-7
 
 
 VOCABULARY, LENGTH, ROWS = 300, 24, 21
@@ -126,7 +135,7 @@ def test_chunks_give_what_whole_matrices_give(small_chunks: None, rows: int) -> 
     student, teacher = model(16, 1), model(32, 2)
     metrics, curves = evaluate(student, teacher, HeldOut(), rows, VOCABULARY, MACHINE)
     assert metrics == pytest.approx(at_once(student, teacher, min(rows, ROWS)), rel=1e-5)
-    assert set(metrics) == {"lm_loss", "accuracy", "ece", "full_ece", "brier", "agreement", "acceptance"}
+    assert set(metrics) == {"lm_loss", "accuracy", "ece", "full_ece", "brier", "agreement", "acceptance", "kl"}
     assert all(low < high for low, high in curves["intervals"].values())
     low, high = curves["intervals"]["lm_loss"]
     assert low < metrics["lm_loss"] < high

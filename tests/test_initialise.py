@@ -17,12 +17,12 @@ from replication.experiment.recipe import parse
 from replication.experiment.run import Run
 from replication.experiment.scale import Role, load_scale
 from replication.machine.device import this_machine
-from replication.model.decoder import build, fingerprint
+from replication.model.decoder import build, fingerprint, load
 from replication.model.initialise import at_even_distances, from_teacher_layers
 from replication.planning.plan import Plan
 from replication.records.record import record_of
 from replication.training.run_data import data_for
-from replication.training.weights import starting_point, teacher_for
+from replication.training.weights import model_folder, starting_point, teacher_for
 from tests.small import write_scale
 
 CLASSES = 40
@@ -84,6 +84,22 @@ def test_a_student_of_the_teacher_s_width_takes_its_embeddings_and_head() -> Non
         assert torch.equal(one, fresh if name == "model.norm.weight" else other), name
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_frozen_embeddings_get_no_gradient_nor_does_a_head_that_is_they(tied: bool) -> None:
+    teacher = model(1, tied=tied)
+    for frozen in (False, True):
+        student = from_teacher_layers(model(0, width=24, layers=2, tied=tied), teacher, frozen)
+        still = [name for name, weight in student.named_parameters() if not weight.requires_grad]
+        assert still == (["model.embed_tokens.weight"] if frozen else [])
+        assert student.get_output_embeddings().weight.requires_grad == (not (frozen and tied))
+    with pytest.raises(
+        ValueError, match=r"fit in width \(16 of the student, 24 of the teacher\).* as wide and no deep"
+    ):
+        from_teacher_layers(model(0, width=16, layers=2), teacher, frozen=True)
+    with pytest.raises(ValueError, match=r"Unknown embeddings of FromTeacherLayers 'forzen' \(did you mean 'frozen'\?"):
+        parse({"initial": {"name": "FromTeacherLayers", "embeddings": "forzen"}})
+
+
 def test_a_head_padded_beyond_the_tokenizer_is_cut_and_one_matrix_for_both_is_the_embeddings() -> None:
     teacher = model(1, classes=48)
     student = from_teacher_layers(model(0, width=24, tied=True), teacher)
@@ -138,14 +154,17 @@ def test_a_run_begins_with_its_teacher_and_its_record_names_what_it_began_with(t
     scale = load_scale(str(tmp_path / "small.toml"))
     shallow = scale.role("3B").model_copy(update={"ffn": 32})
     scale = scale.model_copy(update={"roles": {**scale.roles, "half of 3B": shallow}})
-    stated = {**TAKEN, "hidden": "Cosine", "schedule": {"name": "Constant", "ce_weight": 1}}
+    frozen = {"name": "FromTeacherLayers", "embeddings": "frozen"}
+    stated = {**TAKEN, "initial": frozen, "hidden": "Cosine", "schedule": {"name": "Constant", "ce_weight": 1}}
     run, wanted = Run(parse(stated), scale, 0), Plan()
     wanted.add(run)
     for each in [*wanted.teachers.values(), run]:
         assert execute(each, machine).done
     begun = starting_point(run, data_for(run, machine.artifacts), machine)
-    teacher = teacher_for(run, machine)
-    assert torch.equal(begun.base_model.embed_tokens.weight, teacher.base_model.embed_tokens.weight)
+    teacher, ended = teacher_for(run, machine), load(model_folder(run, machine))
+    for student in (begun, ended):
+        assert torch.equal(student.base_model.embed_tokens.weight, teacher.base_model.embed_tokens.weight)
+    assert not torch.equal(begun.lm_head.weight, ended.lm_head.weight)
     text = (record_of(run, machine).folder / "config.json").read_text()
     assert f'"start": "{fingerprint(begun)}"' in text and f'"teacher": "{fingerprint(teacher)}"' in text
     assert "cosine" in run.id and "fromteacherlayers" in run.id

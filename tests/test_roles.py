@@ -254,6 +254,30 @@ def test_it_reads_what_its_teacher_read_first(tmp_path: Path) -> None:
     assert other.teacher is not None and other.teacher.recipe.text == "package:networkx"
 
 
+def test_it_reads_its_own_text_whatever_its_teacher_read_and_all_share_a_tokenizer(
+    tmp_path: Path, machine: Machine
+) -> None:
+    """TAD's TinyLlama and Phi-3: other texts, one tokenizer."""
+    (tmp_path / "other").mkdir()
+    for part in "abc":
+        (tmp_path / "other" / f"{part}.txt").write_text(f"{part} another text, of words that nobody else says\n" * 40)
+    other = f"path:{tmp_path / 'other'}"
+    initial = {"name": "Pretrained", "tokens": "960", "text": "student's"}
+    run = small(tmp_path, initial=initial, background={"name": "Adapted", "text": other, "tokens": "960"})
+    assert run.pretraining is not None and run.pretraining.recipe.text == "" and run.teacher is not None
+    assert run.teacher.start is not None and run.teacher.start.recipe.text == other
+    every = [run, run.pretraining, run.teacher, run.teacher.start]
+    texts = [data_for(each, machine.artifacts) for each in every]
+    assert texts[0].tokenizer.fingerprint != texts[1].tokenizer.fingerprint  # of what the teacher read first
+    run = replace(run, recipe=replace(run.recipe, vocabulary="own"))
+    assert run.pretraining is not None and run.teacher is not None and run.teacher.start is not None
+    every = [run, run.pretraining, run.teacher, run.teacher.start]
+    assert len({data_for(each, machine.artifacts).tokenizer.fingerprint for each in every}) == 1
+    data = data_for(run, machine.artifacts)
+    read = order_of(run.pretraining, data)[:40]
+    assert set(order_of(run, data)).isdisjoint(read) and len(order_of(run, data)) == len(data.train) - 40
+
+
 def test_what_cannot_be_pretrained_is_said_in_one_line(tmp_path: Path, machine: Machine) -> None:
     greedy = small(tmp_path, initial={"name": "Pretrained", "tokens": "100_000_000"})
     with pytest.raises(ValueError, match=r"leaves none to distil it on: give initial = .* fewer than [0-9,]+\."):

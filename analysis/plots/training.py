@@ -18,17 +18,19 @@ QUANTITIES = {
     "lm_loss": ("LM loss (nats)\u00a0↓", 1.0),
     "accuracy": ("Next-token accuracy %\u00a0↑", 100.0),
     "ece": ("ECE %\u00a0↓", 100.0),
+    "kl": ("KL from the teacher (nats)\u00a0↓", 1.0),
 }
+USUAL = ["lm_loss", "accuracy", "ece"]  # of every run that was evaluated on the way
 ALONG = {"step": "optimiser steps", "tokens": "tokens of training"}
 
 
 def training(given: Given) -> Figure | None:
     """A panel for each quantity along steps or tokens, a line of panels per voice; None where no run was so evaluated.
 
-    plot.x: "tokens" (the default) or "step"; plot.y: some of QUANTITIES (the default is all). ValueError for others.
+    plot.x: "tokens" (the default) or "step"; plot.y: some of QUANTITIES (the default is USUAL). ValueError for others.
     """
     exhibit, plot = given.exhibit, given.exhibit.plot
-    x, wanted = plot.get("x", "tokens"), plot.get("y", list(QUANTITIES))
+    x, wanted = plot.get("x", "tokens"), plot.get("y", USUAL)
     if x not in ALONG or not wanted or not set(wanted) <= set(QUANTITIES):
         raise ValueError(
             f"{exhibit.name}: a plot of training has x = {x!r} and y = {wanted!r}. Known x: {', '.join(ALONG)}; "

@@ -11,6 +11,7 @@ from replication.axes.targets.kept import Full, OneHot
 from replication.cache.choose import codec_of
 from replication.cache.writer import BATCH
 from replication.cost.shape import Shape, shape_of
+from replication.experiment.lineage import Untuned
 from replication.experiment.recipe import Different
 from replication.experiment.run import Run
 from replication.fused.loss import CHUNK
@@ -89,10 +90,10 @@ class Cost:
     @cached_property
     def taught(self) -> int:
         """Steps that ask for a target."""
-        steps, recipe = self.run.steps, self.run.recipe.training_recipe
+        steps, horizon, recipe = self.run.steps, self.run.horizon, self.run.recipe.training_recipe
         if not recipe.uses_teacher or recipe.positions.asks_target:
             return steps if recipe.uses_teacher else 0
-        return sum(recipe.schedule(step / steps)[0] > 0 for step in range(steps))
+        return sum(recipe.schedule(step / horizon)[0] > 0 for step in range(steps))
 
     @property
     def asks_teacher(self) -> bool:
@@ -105,10 +106,18 @@ class Cost:
         return getattr(self.run.recipe.training_recipe.positions, "keep", 1.0)
 
     @property
+    def frozen_head(self) -> bool:
+        """Whether the head learns nothing: it is the embeddings, and they are frozen."""
+        run = self.run
+        frozen = getattr(run.recipe.initial, "embeddings", "trained") == "frozen"
+        return frozen and isinstance(run.recipe.tuning, Untuned) and run.role.tied
+
+    @property
     def own_step(self) -> Work:
         """A step of the student alone."""
         # all positions meet the head once more, without gradients, where they are weighed by what the student says
-        passes = 3 * self.selected + ask_student(self.run.recipe.training_recipe.positions.signals)
+        recipe = self.run.recipe.training_recipe
+        passes = (2 if self.frozen_head else 3) * self.selected + ask_student(recipe.positions.signals)
         spared = (3 - passes) * self.batch * 2 * self.student.head
         shape, tokens, length = self.student, self.batch, self.run.length
         return Work(
@@ -151,7 +160,8 @@ class Cost:
         recipe, text = self.run.recipe, self.run.scale.corpus_tokens
         if recipe.text or text is None:
             return self.tokens  # a text of unknown length is taken to be so long that nothing is seen twice
-        kept = getattr(recipe.samples, "keep", 1.0)
+        kept = getattr(recipe.samples, "keep", 1.0) if recipe.samples.until == 1 else 1.0
+        text = self.run.scale.budget(recipe.samples.pool) if recipe.samples.pool else text
         # a row's tokens, in another order, begin in the middle of a row: they touch one row more than they fill
         touched = 1 + self.teacher_length / self.run.length if isinstance(recipe.alignment, Different) else 1
         return min(round(touched * self.tokens), round(kept * text))

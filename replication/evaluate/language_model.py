@@ -20,6 +20,7 @@ from replication.model.output_head import head_of, hidden_of, scaling_of
 
 BATCH = 16  # sequences
 SPANS = 16  # of positions, since what a model knows depends on how much it has read
+COMPARED = ("agreement", "acceptance", "kl")  # with the teacher; `kl` is KL(teacher || student), nats a token
 
 
 class Tally:
@@ -28,7 +29,7 @@ class Tally:
     def __init__(self, sequences: int = 1, spans: int = 1) -> None:
         self.nats, self.brier = Mean(sequences), Mean(sequences)
         self.accuracy = Mean(sequences)
-        self.agreement, self.acceptance = Mean(sequences), Mean(sequences)
+        self.agreement, self.acceptance, self.kl = Mean(sequences), Mean(sequences), Mean(sequences)
         self.top, self.full = Calibration(sequences), Calibration(sequences)
         self.span_nats, self.span_top = Mean(spans), Calibration(spans)
         self.compared = False
@@ -43,6 +44,10 @@ class Tally:
     ) -> None:
         log_student_NV = precise(student_logits_NV).log_softmax(-1)
         nats_N, top = -log_student_NV.gather(1, labels_N[:, None])[:, 0], log_student_NV.max(-1)
+        if teacher_logits_NV is not None:
+            log_teacher_NV = precise(teacher_logits_NV).log_softmax(-1)
+            teacher_NV = log_teacher_NV.exp()
+            self.kl.add((teacher_NV * log_teacher_NV.sub_(log_student_NV)).sum(-1, dtype=torch.float64), sequence_N)
         student_NV = log_student_NV.exp_()
         self.nats.add(nats_N, sequence_N)
         self.brier.add(brier(student_NV, labels_N), sequence_N)
@@ -53,7 +58,6 @@ class Tally:
         self.span_top.add(top.values.exp(), top.indices == labels_N, span_N)
         if teacher_logits_NV is not None:
             self.compared = True
-            teacher_NV = precise(teacher_logits_NV).softmax(-1)
             self.agreement.add(teacher_NV.argmax(-1) == top.indices, sequence_N)
             # the chance that speculative decoding accepts a student's draft token: sum over classes of min
             self.acceptance.add(torch.minimum(teacher_NV, student_NV).sum(-1, dtype=torch.float64), sequence_N)
@@ -67,7 +71,7 @@ class Tally:
             "brier": self.brier.value(),
         }
         if self.compared:
-            found |= {"agreement": self.agreement.value(), "acceptance": self.acceptance.value()}
+            found |= {each: getattr(self, each).value() for each in COMPARED}
         return found
 
     def intervals(self) -> dict[str, list[float]]:
@@ -80,7 +84,7 @@ class Tally:
             "brier": self.brier.interval(),
         }
         if self.compared:
-            found |= {"agreement": self.agreement.interval(), "acceptance": self.acceptance.interval()}
+            found |= {each: getattr(self, each).interval() for each in COMPARED}
         return found
 
 

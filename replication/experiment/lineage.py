@@ -1,4 +1,4 @@
-"""What lies around a student's distillation: its first weights, what its teacher read before, its tuning afterwards.
+"""What lies around a student's distillation: its first weights, what its teacher read before, its end, its tuning.
 
 `text` and `tokens` are words of the scale; a text may also be a corpus, as in a recipe.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replication.experiment.scale import Scale
+from replication.experiment.suggestion import one_of
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,17 @@ class FromTeacherLayers:
 
     Its S layers take those of T teacher layers that stand at even distances, the first one among them: of twice as
     many every other one (Sanh et al. 2019, whom TAD follows). Each head keeps its first inputs and first outputs. A
-    student as wide as its teacher takes its embeddings too, and its output head (Section 3.2.2). There TAD freezes
-    them; here they are trained. `model/initialise.py` does it.
+    student as wide as its teacher takes its embeddings too, and its output head (Section 3.2.2).
+    `model/initialise.py` does it.
+
+    `embeddings`: "trained" as all else, or "frozen", as TAD has them there. Then the student has to be as wide as its
+    teacher. Where one matrix is embeddings and head, the head is frozen with them; a head of its own is trained.
     """
+
+    embeddings: str = "trained"
+
+    def __post_init__(self) -> None:
+        one_of("embeddings of FromTeacherLayers", self.embeddings, ("trained", "frozen"))
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,16 @@ class Pretrained:
     """The student begins as a trained model, as SE-KD's Qwen3-1.7B and TAD's TinyLlama do.
 
     Of a role that is a run of its own: by cross-entropy, for `tokens`, under the student's seed. It reads what the
-    teacher read first (`background`); where that is the student's own text, what it reads is then left out of what the
-    student is distilled on. A checkpoint as student is trained already, and begins as it is.
+    teacher read first (`background`), or with `text` "student's" what the student is to be distilled on, whatever the
+    teacher read. Of its own text, what it reads is then left out of what the student is distilled on. A checkpoint as
+    student is trained already, and begins as it is.
     """
 
     tokens: str = "pretraining"
+    text: str = "teacher's"
+
+    def __post_init__(self) -> None:
+        one_of("text of Pretrained", self.text, ("teacher's", "student's"))
 
 
 @dataclass(frozen=True)
@@ -89,9 +103,36 @@ class Instructed:
         return {"tuned_on": {"text": text, "steps": steps, "length": length, "optimiser": optimiser}}
 
 
+@dataclass(frozen=True)
+class AtItsEnd:
+    """Training takes all of its steps."""
+
+    def of(self, steps: int) -> int:
+        return steps
+
+
+@dataclass(frozen=True)
+class Early:
+    """Training stops after a `share` of its steps, on the way of its schedules: an early checkpoint of the whole run.
+
+    So nothing has to have been kept of a teacher that is trained already: the first steps, made again, are the same.
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"Early.share is {self.share}; give the share of the steps to take, in (0, 1].")
+
+    def of(self, steps: int) -> int:
+        return max(1, round(self.share * steps))
+
+
 Initial = Fresh | FromTeacherLayers | Pretrained
 INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers, Pretrained)}
 Background = SameText | OtherText | Adapted
 BACKGROUNDS = {cls.__name__: cls for cls in (SameText, OtherText, Adapted)}
 Tuning = Untuned | Instructed
 TUNINGS = {cls.__name__: cls for cls in (Untuned, Instructed)}
+Stop = AtItsEnd | Early
+STOPS = {cls.__name__: cls for cls in (AtItsEnd, Early)}

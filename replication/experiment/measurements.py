@@ -24,8 +24,9 @@ class Measurement:
 
     module: str  # of `replication/probes`, which holds its deed
     numerics: tuple[str, ...]  # the shared parts that it goes through (`records/numerics.SHARED`)
-    # whose trained weights it reads: of the student that its recipe trains, or of FullKD's under the same seed
-    student: Literal["none", "own", "FullKD"] = "none"
+    # whose trained weights it reads: of the student that its recipe trains, of FullKD's under the same seed, or of the
+    # recipe's at each of BUDGETS and at BEYOND
+    student: Literal["none", "own", "FullKD", "budgets"] = "none"
     taught: bool = True  # whether it reads what the teacher learnt
     cache: bool = False  # whether it reads the run's cache, where there is one
     tuned: bool = True  # whether tuning the student changes what it finds
@@ -37,6 +38,14 @@ class Measurement:
 
 def completions(scale: Scale) -> dict[str, Any]:
     return {"lengths": scale.lengths, "completed_sequences": scale.completed_sequences}
+
+
+# TAD Table 5: what a law is fitted to, and what it has to foretell
+BUDGETS, BEYOND = ("0.125B", "0.25B", "0.5B", "1B", "2B"), "4B"
+
+
+def budgets(scale: Scale) -> dict[str, Any]:
+    return {"budgets": [scale.budget(word) for word in BUDGETS], "foretold": scale.budget(BEYOND)}
 
 
 def instructions(scale: Scale) -> dict[str, Any]:
@@ -70,6 +79,7 @@ PROBES = {
         "throughput", ("model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
     ),
     "cost": Measurement("cost", (), taught=False, tuned=False, computed=True),
+    "scaling": Measurement("scaling", ("data", "model", "evaluate"), student="budgets", tuned=False, settings=budgets),
     "speculative": Measurement("speculative", READING, student="own"),
     **{
         name: Measurement("zero_shot", READING, student="own", outside="TASK_DATA", settings=suite.settings)

@@ -21,17 +21,20 @@ from replication.axes.writing import WRITINGS, MiniLLM, Text, Writing
 from replication.experiment.lineage import (
     BACKGROUNDS,
     INITIALS,
+    STOPS,
     TUNINGS,
+    AtItsEnd,
     Background,
     Fresh,
     Initial,
     Instructed,
     SameText,
+    Stop,
     Tuning,
     Untuned,
 )
 from replication.experiment.measurements import PROBES, Measurement
-from replication.experiment.suggestion import suggestion
+from replication.experiment.suggestion import one_of, suggestion
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,13 @@ class Recipe:
     initial: Initial = field(default_factory=Fresh)
     background: Background = field(default_factory=SameText)
     tuning: Tuning = field(default_factory=Untuned)
+    stop: Stop = field(default_factory=AtItsEnd)
     probe: str = "train"
     # where the token stands that a tokenizer puts before a text: before "rows" or "documents", or "none"; "auto" is
     # before rows if the tokenizer puts one before a text
     begin: str = "none"
     special: str = "text"  # "tokens": a special token that a document spells out is that token, no text
+    vocabulary: str = ""  # the text of which all models' tokenizer is made; "" is what the teacher read first
 
     def __post_init__(self) -> None:
         one_of("delivery", self.delivery, DELIVERIES)
@@ -103,6 +108,8 @@ class Recipe:
             raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
         if (unknown := ask_whole(self.positions.signals)) and not isinstance(self.target, Full):
             raise ValueError(NEEDS_WHOLE.format(unknown[0]))
+        if self.teacher == "none" and any(reader.what != "student" for reader in self.samples.readers):
+            raise ValueError(f"Samples {type(self.samples).__name__} are chosen by a teacher, and teacher is 'none'.")
         if not isinstance(self.hidden, NoHidden) and not isinstance(self.target, Full):
             raise ValueError(
                 f"Hidden {type(self.hidden).__name__} needs the teacher's hidden states, which come with target Full "
@@ -165,6 +172,7 @@ AXES: dict[str, dict[str, Any]] = {
     "initial": INITIALS,
     "background": BACKGROUNDS,
     "tuning": TUNINGS,
+    "stop": STOPS,
 }
 
 
@@ -251,11 +259,6 @@ def seeds(given: str | list[str]) -> list[int]:
     if not words or not all(word.isdecimal() for word in words):
         raise ValueError(f"Seeds are {given!r}; give whole numbers, such as 0,1,2.")
     return sorted({int(word) for word in words})
-
-
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"Unknown {name} {value!r}{suggestion(value, known)}. Known: {', '.join(known)}.")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class Scale(Entry):
         return self.word("token budget", name, self.tokens, "; or give a plain number of tokens, such as 5_000_000")
 
     def corpus_of(self, text: str) -> str:
-        """The corpus that a recipe's text names: a word of the scale, or a corpus itself; "" is the scale's."""
-        return self.texts.get(text, text) or self.corpus
+        """The corpus that a recipe's text names: a word of the scale, or a corpus; "" and "own" are the scale's."""
+        return self.corpus if text in ("", "own") else self.texts.get(text, text)
 
     @property
     def classes(self) -> int:

@@ -11,3 +11,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     by_letters = {each.lower(): each for each in known}
     near = difflib.get_close_matches(word.lower(), by_letters, n=1)
     return f" (did you mean {by_letters[near[0]]!r}?)" if near else ""
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """ValueError, one line, for a word that is none of these."""
+    if value not in known:
+        raise ValueError(f"Unknown {name} {value!r}{suggestion(value, known)}. Known: {', '.join(known)}.")

@@ -12,12 +12,12 @@ from replication.model.decoder import layers_of
 
 
 @torch.no_grad()
-def from_teacher_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> PreTrainedModel:
+def from_teacher_layers(student: PreTrainedModel, teacher: PreTrainedModel, frozen: bool = False) -> PreTrainedModel:
     """The student, in place, with its teacher's attention in as many layers as it has (`lineage.FromTeacherLayers`).
 
-    ValueError, one line, naming what of the teacher does not fit.
+    `frozen` embeddings get no gradient. ValueError, one line, naming what of the teacher does not fit.
     """
-    refuse_misfit(student.config, teacher.config)
+    refuse_misfit(student.config, teacher.config, frozen)
     mine, theirs = layers_of(student), layers_of(teacher)
     for layer, number in zip(mine, at_even_distances(len(mine), len(theirs)), strict=True):
         given = theirs[number].get_submodule("self_attn").state_dict()
@@ -31,12 +31,15 @@ def from_teacher_layers(student: PreTrainedModel, teacher: PreTrainedModel) -> P
             to.weight.copy_(of.weight[:classes])
             if getattr(to, "bias", None) is not None:
                 to.bias.copy_(of.bias[:classes])
+    student.get_input_embeddings().weight.requires_grad_(not frozen)
     return student
 
 
-def refuse_misfit(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+def refuse_misfit(student: PretrainedConfig, teacher: PretrainedConfig, frozen: bool = False) -> None:
     mine, its = shape_of(student), shape_of(teacher)
-    same = ("family", "heads", "key and value heads")  # heads are neither split nor joined; of the rest a part is taken
+    same = ["family", "heads", "key and value heads"]  # heads are neither split nor joined; of the rest a part is taken
+    if frozen:
+        same.append("width")  # a part of the embeddings, frozen, would be none
     wrong = [
         f"{what} ({mine[what]} of the student, {its[what]} of the teacher)"
         for what in mine
@@ -45,7 +48,7 @@ def refuse_misfit(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
     if wrong:
         raise ValueError(
             f"Initial FromTeacherLayers: the teacher does not fit in {', '.join(wrong)}. Give a student of its family "
-            "and heads, no wider and no deeper, or leave initial out."
+            f"and heads, {'as wide' if frozen else 'no wider'} and no deeper, or leave initial out."
         )
 
 

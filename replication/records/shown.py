@@ -16,6 +16,7 @@ WORDS = {
     "brier": ("of 2", "squared distance of its probabilities from what came; lower is better"),
     "agreement": (SHARE, "of its first guesses are the teacher's"),
     "acceptance": (SHARE, "of its drafts the teacher would accept (speculative decoding)"),
+    "kl": (NATS, "KL divergence of its distribution from the teacher's; lower is better"),
     "unique_classes": ("classes", "kept of the teacher's distribution at a position, on average"),
     "parameters": ("", "weights of the student"),
     "tokens_per_parameter": ("", "tokens trained on for each weight"),

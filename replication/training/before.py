@@ -52,6 +52,8 @@ class Seen:
     def models(self) -> dict[str, Outline]:
         """Those from elsewhere."""
         found = {"teacher": self.teacher, "student": self.student}
+        scorers = {what: name for what, name in self.run.scorers.items() if isinstance(name, str)}
+        found |= {what: self.from_elsewhere(name) for what, name in scorers.items() if what != "teacher"}
         return {what: model for what, model in found.items() if model is not None}
 
     @cached_property
@@ -139,7 +141,8 @@ def begins(seen: Seen) -> str | None:
                 f"Initial FromTeacherLayers and student {recipe.student!r}, a checkpoint, both say where the student "
                 "begins: give a role of the scale as student, or leave initial out."
             )
-        refuse_misfit(seen.settings_of(recipe.student), seen.settings_of(recipe.teacher))
+        frozen = recipe.initial.embeddings == "frozen"
+        refuse_misfit(seen.settings_of(recipe.student), seen.settings_of(recipe.teacher), frozen)
     return None
 
 

@@ -13,6 +13,7 @@ from replication.records.record import EVALUATIONS, Record
 from replication.training.run_data import Data
 
 WATCHED = ("lm_loss", "accuracy", "ece")
+BESIDE = "kl"  # to a teacher that runs beside the student anyway
 
 
 def watched_steps(run: Run) -> frozenset[int]:
@@ -20,14 +21,18 @@ def watched_steps(run: Run) -> frozenset[int]:
     return frozenset(max(1, round(share * run.steps)) for share in run.scale.evaluate_at) - {run.steps}
 
 
-def standing(student: PreTrainedModel, run: Run, data: Data, machine: Machine) -> dict[str, float]:
-    """Held-out loss (nats per token), next-token accuracy and ECE (fractions) of a student under way."""
-    tally = tallied(student, None, data.validation, run.scale.evaluation_sequences, data.tokenizer.vocabulary, machine)
-    found = tally.metrics()
-    return {key: found[key] for key in WATCHED}
+def standing(
+    student: PreTrainedModel, teacher: PreTrainedModel | None, run: Run, data: Data, machine: Machine
+) -> dict[str, float]:
+    """Held-out loss (nats per token), next-token accuracy and ECE (fractions) of a student under way; and its KL from a
+    teacher (nats per token)."""
+    sequences, vocabulary = run.scale.evaluation_sequences, data.tokenizer.vocabulary
+    found = tallied(student, teacher, data.validation, sequences, vocabulary, machine).metrics()
+    return {key: found[key] for key in (*WATCHED, BESIDE) if key in found}
 
 
 def by_step(record: Record, end: dict[str, float] | None = None) -> dict[str, dict[str, list[Any]]]:
     """The curve of all that was evaluated on the way, and at the `end` (`step`, `tokens` and metrics)."""
     lines = [*record.lines(EVALUATIONS), *([end] if end else [])]
-    return {"by_step": {key: [line[key] for line in lines] for key in ("step", "tokens", *WATCHED)}} if lines else {}
+    known = [key for key in ("step", "tokens", *WATCHED, BESIDE) if all(key in line for line in lines)]
+    return {"by_step": {key: [line[key] for line in lines] for key in known}} if lines else {}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from replication.data.corpus import Corpus, open_corpus
 from replication.data.tokenizer import Tokenizer, differences, fitted, open_tokenizer
-from replication.experiment.lineage import SameText
 from replication.experiment.run import Run
 from replication.machine.notes import note
 from replication.model.outline import outline
@@ -29,6 +28,9 @@ def tokenizer_of(run: Run, corpus: Corpus, folder: Path) -> Tokenizer:
             found = replace(found, came=theirs.came)  # what the student's checkpoint came with, it is published with
         else:
             note(f"{student} brings no tokenizer: that its classes are the tokens of {run.tokenizer} is taken on trust")
+    for what, scorer in run.scorers.items():
+        if isinstance(scorer, str) and what != "teacher" and has_tokenizer(scorer):
+            refuse_another(what, scorer, open_tokenizer(scorer, corpus, folder), run, found, corpus)
     if teacher is not None and teacher.tokenizer != run.tokenizer:
         read = teacher.recipe.text
         its = corpus if read == run.recipe.text else open_corpus(run.scale.corpus_of(read))
@@ -42,11 +44,17 @@ def tokenizer_of(run: Run, corpus: Corpus, folder: Path) -> Tokenizer:
 
 
 def opened(run: Run, corpus: Corpus, folder: Path) -> Tokenizer:
-    """`corpus` is the run's own; one trained here was made from what the teacher read first."""
-    background = run.recipe.background
-    if isinstance(background, SameText) or not run.tokenizer.startswith("bpe:"):
+    """`corpus` is the run's own; one trained here was made from what the teacher read first, or as the recipe says."""
+    made_of, own = text_of_tokenizer(run), run.scale.corpus_of(run.recipe.text)
+    if made_of == own or not run.tokenizer.startswith("bpe:"):
         return open_tokenizer(run.tokenizer, corpus, folder)
-    return open_tokenizer(run.tokenizer, open_corpus(run.scale.corpus_of(background.text)), folder)
+    return open_tokenizer(run.tokenizer, open_corpus(made_of), folder)
+
+
+def text_of_tokenizer(run: Run) -> str:
+    """The corpus of which one that is trained here is made."""
+    recipe = run.recipe
+    return run.scale.corpus_of(recipe.vocabulary or getattr(recipe.background, "text", recipe.text))
 
 
 def has_tokenizer(name: str) -> bool:

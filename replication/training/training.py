@@ -55,6 +55,8 @@ class Training:
         supervision: Supervision | None = None,  # the run's own
     ) -> None:
         self.run, self.data, self.machine = run, data, machine
+        # one that is not beside the student anyway is not asked how it stands on the way: that would take longer
+        self.beside = teacher if run.recipe.uses_teacher and not run.recipe.reads_cache else None
         self.model = model = starting_point(run, data, machine).to(machine.device)
         self.inputs = inputs_of_text(data)
         # looked at before anything wraps the model
@@ -75,7 +77,7 @@ class Training:
             else replicated(student, machine.world, machine.device)
         )
         self.optimiser = torch.optim.AdamW(
-            self.student.parameters(),
+            [weight for weight in self.student.parameters() if weight.requires_grad],
             lr=run.role.optimiser.peak_rate,
             betas=(run.role.optimiser.beta1, run.role.optimiser.beta2),
             weight_decay=0.0,  # RS-KD Table 17 says Adam and states no decay
@@ -119,7 +121,7 @@ class Training:
         Where loss or norm are not finite the weights are left as they were.
         """
         settings = self.run.role.optimiser
-        rate, progress = learning_rate(self.step, self.run.steps, settings), self.step / self.run.steps
+        rate, progress = learning_rate(self.step, self.run.horizon, settings), self.step / self.run.horizon
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -161,7 +163,7 @@ class Training:
             return {}
         else:
             model = self.model
-        return standing(model, self.run, self.data, self.machine)
+        return standing(model, self.beside, self.run, self.data, self.machine)
 
     @contextmanager
     def chance(self, part: int) -> Iterator[None]:

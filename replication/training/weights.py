@@ -47,9 +47,9 @@ def starting_point(run: Run, data: Data, machine: Machine) -> PreTrainedModel:
         seed = seed_for(run.seed, "init") % 2**63
         fresh = build(run.role, data.tokenizer.vocabulary, run.length, data.tokenizer.end_of_text, seed).train()
         initial = run.recipe.initial
-        return (
-            from_teacher_layers(fresh, teacher_for(run, machine)) if isinstance(initial, FromTeacherLayers) else fresh
-        )
+        if not isinstance(initial, FromTeacherLayers):
+            return fresh
+        return from_teacher_layers(fresh, teacher_for(run, machine), initial.embeddings == "frozen")
     if isinstance(run.recipe.initial, FromTeacherLayers):
         raise ValueError(
             f"Initial FromTeacherLayers and student {run.recipe.student!r}, a checkpoint, both say where the student "

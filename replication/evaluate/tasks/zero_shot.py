@@ -149,7 +149,7 @@ def wilson(share: float, rows: int) -> tuple[float, float]:
 
 def summary(found: list[Score], suite: Suite) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics: each task's accuracy under its name, and their `average`; `_low` and `_high`, 95 % over rows, and
-    `_chance` beside each; `_ece` and, for LAMBADA, `_perplexity`.
+    `_chance` beside each; `_ece` and, for LAMBADA, `_perplexity`; `average_log10`, the mean of the decimal logarithms.
 
     Curves: `tasks`, all that decided them, and `reliability_<task>`.
     """
@@ -165,6 +165,8 @@ def summary(found: list[Score], suite: Suite) -> tuple[dict[str, float], dict[st
     half = NORMAL * math.sqrt(sum(score.accuracy * (1 - score.accuracy) / score.rows for score in found)) / len(found)
     chance = sum(score.chance for score in found) / len(found)
     metrics |= beside("average", mean, mean - half, mean + half, chance)
+    logarithms = [math.log10(score.accuracy) if score.accuracy else -math.inf for score in found]
+    metrics["average_log10"] = sum(logarithms) / len(found)
     tasks = {
         "task": [score.task for score in found],
         "metric": [METRICS[score.task] for score in found],
