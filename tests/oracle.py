@@ -821,3 +821,50 @@ SQUARED_ERRORS: dict[str, Callable[..., float]] = {
     "Systematic": systematic_error,
     "HeadAndSampledTail": head_and_tail_error,
 }
+
+
+def minillm_tokens(
+    log_student: float, log_teacher: float, share: float, scaling: float, clip: float
+) -> tuple[float, float]:
+    """(importance weight, reward) of one token that student and teacher wrote together (Gu et al. 2024, its code)."""
+    student, teacher = math.exp(log_student), math.exp(log_teacher)
+    reward = (log_teacher - log_student) / scaling
+    return student / ((1 - share) * student + share * teacher), max(-clip, min(clip, reward))
+
+
+def minillm_advantages(
+    rewards: list[list[float]], wrote: list[list[bool]], room: list[list[bool]], discount: float
+) -> list[list[float]]:
+    """Sum over i >= t of discount^(i - t) r_i over the number of tokens from t on, then whitened over all of `room`."""
+    plain = []
+    for row, written in zip(rewards, wrote, strict=True):
+        found = []
+        for t in range(len(row)):
+            ahead = sum(discount ** (i - t) * row[i] for i in range(t, len(row)))
+            found.append(ahead / max(1, sum(written[t:])))
+        plain.append(found)
+    places = [
+        value for row, there in zip(plain, room, strict=True) for value, one in zip(row, there, strict=True) if one
+    ]
+    mean = sum(places) / len(places)
+    spread = sum((value - mean) ** 2 for value in places) / len(places)
+    return [[(value - mean) / math.sqrt(spread + 1e-8) for value in row] for row in plain]
+
+
+def minillm_surrogate(
+    new: list[list[float]],
+    old: list[list[float]],
+    weight: list[list[float]],
+    advantage: list[list[float]],
+    wrote: list[list[bool]],
+    clip: float,
+) -> float:
+    """The mean over written tokens of max(-A w ratio, -A clip(w ratio)) (PPO, with MiniLLM's weight in the clip)."""
+    terms = []
+    for b, row in enumerate(wrote):
+        for t, written in enumerate(row):
+            if written:
+                ratio = weight[b][t] * math.exp(new[b][t] - old[b][t])
+                inside = max(1 - clip, min(1 + clip, ratio))
+                terms.append(max(-advantage[b][t] * ratio, -advantage[b][t] * inside))
+    return sum(terms) / len(terms)
