@@ -424,6 +424,7 @@ def top_samples(entropies: Sequence[Sequence[float]], selected: int) -> list[int
 
 SIGNALS: dict[str, Callable[[Vector, Vector, int], float]] = {  # (teacher, student, label)
     "student_entropy": lambda teacher, student, label: entropy(student),
+    "student_entropy_bfloat16": lambda teacher, student, label: entropy(student),
     "confidence": lambda teacher, student, label: float(teacher[label]),
 }
 
