@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from replication.axes.targets.base import AnyTarget
@@ -20,7 +19,7 @@ Signal = Callable[[Tensor, Any, Tensor], Tensor]
 
 
 def student_entropy(student_logits_RV: Tensor, target: None, labels_R: Tensor) -> Tensor:
-    """H(student), nats (SE-KD Section 4): the log-sum-exp less the mean logit, which takes no logarithm of every class."""
+    """H(student), nats (SE-KD Section 4). The log-sum-exp less the mean logit: no logarithm of every class."""
     probs_RV = student_logits_RV.softmax(-1)
     total_R = student_logits_RV.amax(-1) - probs_RV.amax(-1).log()  # the largest probability is exp(top - total)
     return total_R - probs_RV.mul_(student_logits_RV).nansum(-1)  # a class that a model rules out is 0 * -inf

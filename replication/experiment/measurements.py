@@ -69,6 +69,7 @@ PROBES = {
     "throughput": Measurement(
         "throughput", ("model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
     ),
+    "output_layers": Measurement("output_layers", ("model", "loss"), taught=False, tuned=False, timed=True),
     "cost": Measurement("cost", (), taught=False, tuned=False, computed=True),
     "speculative": Measurement("speculative", READING, student="own"),
     **{
