@@ -521,6 +521,7 @@ def top_accuracy(logits: Sequence[Vector], labels: Sequence[int], k: int) -> flo
 
 SIGNALS: dict[str, Callable[[Vector, Vector, int], float]] = {  # (teacher, student, label)
     "student_entropy": lambda teacher, student, label: entropy(student),
+    "student_entropy_bfloat16": lambda teacher, student, label: entropy(student),
     "confidence": lambda teacher, student, label: float(teacher[label]),
     "student_ce": lambda teacher, student, label: -math.log(softmax(student)[label]),
     "teacher_entropy": lambda teacher, student, label: -sum(t * math.log(t) for t in teacher),

@@ -32,7 +32,7 @@ EVERYWHERE = AllPositions()
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two positions a chunk, but as many as the head is wide in the first; one a block; strips and part of one."""
+    """Two positions a chunk; one a block; strips and part of one."""
     monkeypatch.setitem(fused.CHUNK, "cpu", 2 * 8 * CLASSES)
     monkeypatch.setitem(fused.BLOCK, "cpu", 4 * CLASSES)
     monkeypatch.setitem(products.WHOLE, "cpu", CLASSES // 3 + 1)
@@ -338,65 +338,6 @@ def test_no_tensor_grows_with_positions_times_classes(
         return seen.numbers
 
     assert largest(4) == largest(8) <= max(length * classes, classes * width)
-
-
-def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of all large results from here on, whose memory has nothing in it that could be taken for a number."""
-    asked: list[tuple[int, ...]] = []
-    spacious = memory_module.spacious
-
-    def note(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        asked.append(tuple(shape))
-        return spacious(shape, dtype, device).fill_(float("nan"))
-
-    monkeypatch.setattr(products, "spacious", note)
-    return asked
-
-
-@pytest.mark.parametrize(("positions", "chunks"), [(3, []), (16, []), (40, [12, 12])], ids=str)
-@pytest.mark.parametrize("rows", [7, 50, 64, 500], ids=lambda rows: f"{rows} classes a strip")
-def test_the_first_logits_lie_where_the_head_s_gradient_will_stand(
-    positions: int, chunks: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As many as the head is wide; what is over comes in chunks (of 12 here, where 15 would fit) of its own memory."""
-    classes, width = 500, 16
-    monkeypatch.setitem(fused.CHUNK, "cpu", 4 * classes * (width - 1))
-    monkeypatch.setitem(products.WHOLE, "cpu", rows)
-    asked = noted(monkeypatch)
-    random = torch.Generator().manual_seed(0)
-    hidden_ND = torch.randn(positions, width, generator=random)
-    weight_VD, bias_V = torch.randn(classes, width, generator=random), torch.randn(classes, generator=random)
-    labels_N = torch.randint(classes, (positions,), generator=random)
-    target = TopK(3)(torch.randn(positions, classes, generator=random), labels_N, random)
-    rest = (labels_N[None], target, ForwardKL(), EVERYWHERE, 0.7, 0.4)
-    found = {}
-    for dtype in (torch.float32, torch.float64):
-        leaves = [part.to(dtype).requires_grad_() for part in (hidden_ND, weight_VD, bias_V)]
-        head = Head(*leaves[1:])
-        if dtype == torch.float32:
-            value = fused.fused_loss(leaves[0][None], head, *rest)
-        else:
-            value = loss.distillation_loss(head(leaves[0][None]), *rest)
-        found[dtype] = [value.detach(), *torch.autograd.grad(value, leaves)]
-    assert asked == [(classes, width), *((most, classes) for most in chunks[:1])]
-    for one, other in zip(found[torch.float32], found[torch.float64], strict=True):
-        assert float((one - other).norm() / other.norm()) < 1e-5
-
-
-def test_a_teacher_s_logits_are_a_chunk_of_them_where_its_student_s_could_lie_in_the_head_s_gradient(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    classes, width, positions = 500, 16, 40
-    monkeypatch.setitem(fused.CHUNK, "cpu", 4 * classes * (width - 1))
-    asked = noted(monkeypatch)
-    random = torch.Generator().manual_seed(0)
-    states = torch.randn(positions, width, generator=random)
-    head, teacher_head = (Head(torch.randn(classes, width, generator=random, requires_grad=True)) for _ in range(2))
-    labels = torch.randint(classes, (1, positions), generator=random)
-    rest = (labels, TeacherStates(states, teacher_head), ForwardKL(), EVERYWHERE, 1.0, 0.0)
-    fused.fused_loss(states[None].clone().requires_grad_(), head, *rest).backward()
-    assert {shape for shape in asked if shape[1] == classes} == {(14, classes)}  # in three parts of about equal size
-    assert bool(head.weight_VD.grad.isfinite().all())
 
 
 def test_the_head_s_gradient_becomes_weight_grad_without_a_copy() -> None:

@@ -133,6 +133,29 @@ def test_a_signal_that_looks_at_what_it_is_not_listed_for_finds_nothing(monkeypa
         fused.fused_signals_of(("confidence",), hidden_BLD, head, labels_BL, teacher)
 
 
+def test_an_entropy_by_bfloat16_products_keeps_the_selection() -> None:
+    """Alone it is rounded, and 95 of 100 positions are the exact ones; beside an exact signal it is exact."""
+    random = Generator().manual_seed(0)
+    sharpness_L1 = torch.linspace(0.1, 4, 500)[torch.randperm(500, generator=random)][:, None]
+    hidden_BLD = (torch.randn(500, 32, generator=random) * sharpness_L1)[None]
+    head, labels_BL = Head(torch.randn(300, 32, generator=random)), torch.zeros(1, 500, dtype=torch.long)
+    exact, low = "student_entropy", "student_entropy_bfloat16"
+
+    def found(*wanted: str) -> Signals:
+        return fused.fused_signals_of(wanted, hidden_BLD, head, labels_BL, TeacherStates(hidden_BLD[0], head))
+
+    both, alone = found(exact, low), found(low)
+    assert torch.equal(both[low], both[exact]) and not torch.equal(alone[low], both[exact])
+    chosen, meant = (weights_of(TopFraction(0.2, name), each) > 0 for name, each in ((low, alone), (exact, both)))
+    assert 95 <= int((chosen & meant).sum()) <= int(meant.sum()) == 100
+
+
+def test_a_class_that_a_model_rules_out_adds_nothing_to_the_entropy() -> None:
+    logits_RV = torch.tensor([[0.0, 0.0, -torch.inf], [80.0, 0.0, 0.0], [torch.nan, 0.0, 0.0]])
+    found = signals.student_entropy(logits_RV, None, torch.zeros(3, dtype=torch.long)).tolist()
+    assert found[:2] == pytest.approx([np.log(2), 0.0], abs=1e-6) and np.isnan(found[2])
+
+
 @pytest.mark.parametrize(
     ("length", "keep"), [(10, "0.2"), (7, "0.2"), (3, "0.5"), (100, "0.07"), (50, "0.14"), (9, "1")]
 )

@@ -83,6 +83,7 @@ PROBES = {
     "selection_time": Measurement(
         "selection_time", ("model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
     ),
+    "output_layers": Measurement("output_layers", ("model", "loss"), taught=False, tuned=False, timed=True),
     "cost": Measurement("cost", (), taught=False, tuned=False, computed=True),
     "scaling": Measurement("scaling", ("data", "model", "evaluate"), student="budgets", tuned=False, settings=budgets),
     "speculative": Measurement("speculative", READING, student="own"),

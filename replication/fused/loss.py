@@ -2,8 +2,7 @@
 
 A chunk's logits become, in place, their own gradient (`gradients.py`), from which the gradients of hidden states
 and head follow at once. So the forward pass computes both, a backward pass only hands them on, and three matrix
-products are all that touches the vocabulary more than once. Positions of weight zero never meet the head. Where the
-head's gradient takes more than a chunk, the first D positions' logits lie in its memory (`products.Folded`).
+products are all that touches the vocabulary more than once. Positions of weight zero never meet the head.
 
 Matrix products run in the precision of the surrounding autocast; softmax, loss and the sum of the head's gradient in
 float32 (a bf16 softmax loses its tail, and a bf16 sum over chunks its small terms).
@@ -25,12 +24,12 @@ from replication.axes.divergences import Divergence
 from replication.axes.loss import wanted_by
 from replication.axes.policy import Weighing
 from replication.axes.positions import AllPositions, weights
-from replication.axes.signals import SIGNALS, Signals, ask_student, ask_target
+from replication.axes.signals import SIGNALS, Signals, ask_student, ask_target, served_by_bfloat16
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, precise
 from replication.axes.targets.drawing import Randomness, refuse_broken
 from replication.fused.gradients import Weights, rule_for
 from replication.fused.head import PLAIN, Head, Rows, Scaling, TeacherStates
-from replication.fused.products import Logits, Products, sums
+from replication.fused.products import Products, sums
 
 Target = AnyTarget | TeacherStates
 # bytes of one chunk's logits, and of the positions that are worked on while they are in the processor's cache
@@ -87,10 +86,14 @@ def fused_signals_of(
     """All in one pass over the vocabulary, a chunk of positions at a time, of those models that are looked at."""
     hidden_ND, labels_N, classes = hidden_BLD.flatten(0, 1), labels_BL.flatten(), len(head.weight_VD)
     precision = precision_of(hidden_ND)
+    low = precision == torch.float32 and served_by_bfloat16(wanted)
+    if low:
+        precision = torch.bfloat16
     products = Products(head.weight_VD, head.bias_V, precision) if ask_student(wanted) else None
     found: dict[str, list[Tensor]] = {name: [] for name in wanted}
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for chunk in chunks(len(hidden_ND), classes, 1, hidden_ND.device, precision) if wanted else ():
+        # the head is converted for every chunk, and nothing else takes memory now: so twice as large ones
+        for chunk in chunks(len(hidden_ND), classes, 1, hidden_ND.device, precision, 1 + low) if wanted else ():
             known = target.rows(chunk) if ask_target(wanted) else None
             if products is None:
                 blocks = iter([(slice(None), torch.empty(chunk.stop - chunk.start, classes, device="meta"))])
@@ -118,23 +121,18 @@ class Work:
     scaling: Scaling
     everywhere: bool
 
-    def parts(self, classes: int, precision: torch.dtype, first: int) -> Iterator[tuple[Rows, Part]]:
-        """Positions and their target, the first so many and then a chunk at a time; none of weight zero."""
+    def parts(self, classes: int, precision: torch.dtype) -> Iterator[tuple[Rows, Part]]:
+        """Positions and their target, a chunk at a time; none of weight zero."""
         device, part = self.labels_N.device, self.part_of()
         if not self.everywhere:
             chosen_M = self.scale_N.nonzero()[:, 0]
-            for chunk in chunks(len(chosen_M), classes, 1, device, precision, first):
+            for chunk in chunks(len(chosen_M), classes, 1, device, precision):
                 yield chosen_M[chunk], part(chosen_M[chunk], 1)
             return
         length = len(self.labels_N) // self.target.sequences
         together = length if self.divergence.whole_sequence else 1
-        for chunk in chunks(len(self.labels_N), classes, together, device, precision, first):
+        for chunk in chunks(len(self.labels_N), classes, together, device, precision):
             yield chunk, part(chunk, (chunk.stop - chunk.start) // together)
-
-    @property
-    def by_position(self) -> bool:
-        """Whether any positions may be a chunk, and their target is no chunk of logits itself."""
-        return not self.divergence.whole_sequence and not isinstance(self.target, TeacherStates)
 
     def part_of(self) -> Callable[[Rows, int], Part]:
         """(positions, how many sequences they are) -> their target; a teacher's logits in place of those before."""
@@ -194,30 +192,27 @@ def loss_and_gradients(
     of_bias_V = torch.zeros_like(bias_V, dtype=sums(bias_V.dtype)) if bias_V is not None and wanted[2] else None
     loss = torch.zeros((), device=hidden_ND.device, dtype=torch.float64)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        fold = wanted[1] and work.by_position and products.foldable(CHUNK[hidden_ND.device.type])
-        first = weight_VD.shape[1] if fold else 0
-        for rows, target in work.parts(len(weight_VD), precision, first):
+        for rows, target in work.parts(len(weight_VD), precision):
             hidden_MD = hidden_ND[rows].to(precision)
-            logits = (products.folded if fold else products.logits)(hidden_MD)
-            fold = False
-            loss += become_gradient_(logits, target, rows, work)
+            logits_MV = products.logits(hidden_MD)
+            loss += become_gradient_(logits_MV, target, rows, work)
             if of_hidden_ND is not None:
-                of_hidden_ND[rows] = products.of_hidden(logits).to(of_hidden_ND.dtype)
+                of_hidden_ND[rows] = products.of_hidden(logits_MV).to(of_hidden_ND.dtype)
             if of_bias_V is not None:
-                of_bias_V += products.of_bias(logits)
+                of_bias_V += products.of_bias(logits_MV)
             if wanted[1]:
-                products.add_of_head(logits, hidden_MD)
+                products.add_of_head(logits_MV, hidden_MD)
     of_weight_VD = products.of_head() if wanted[1] else None
     return loss.to(sums(hidden_ND.dtype)), (of_hidden_ND, of_weight_VD, of_bias_V)
 
 
-def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Tensor:
+def become_gradient_(logits_MV: Tensor, target: Part, rows: Rows, work: Work) -> Tensor:
     """A chunk's share of the loss; its logits are overwritten by their gradient."""
     told = None if work.told is None else work.told.rows(rows)
     labels_M, scale_M = work.labels_N[rows], work.scale_N[rows]
     whole = work.divergence.whole_sequence
     loss = scale_M.new_zeros((), dtype=torch.float64)
-    for block, logits_RV in in_cache(logits, whole):
+    for block, logits_RV in in_cache(logits_MV, whole):
         slope = work.scaling.slope(work.scaling.apply_(logits_RV))
         scale_R = scale_M[block].to(logits_RV)
         part = of_rows(target, block, target.sequences if whole else 1)
@@ -226,7 +221,8 @@ def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Te
         if work.scaling != PLAIN:
             logits_RV.mul_(slope)
         loss += torch.where(scale_R == 0, 0.0, loss_R * scale_R).sum(dtype=torch.float64)
-        put_back(logits, block, logits_RV)
+        if logits_RV.dtype != logits_MV.dtype:
+            logits_MV[block] = logits_RV
     return loss
 
 
@@ -237,49 +233,29 @@ def precision_of(hidden_ND: Tensor) -> torch.dtype:
 
 
 def chunks(
-    positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype, first: int = 0
+    positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype, times: int = 1
 ) -> Iterator[slice]:
-    """Slices of the positions: the first so many; then of about equal size, whose logits fit in `CHUNK` bytes.
+    """Slices of the positions, of about equal size, whose logits fit in so many times `CHUNK` bytes.
 
-    Those are multiples of `together`.
+    They are multiples of `together`.
     """
-    size = CHUNK[device.type] * (NARROW if device.type == "cpu" and precision.itemsize < 4 else 1)
+    size = times * CHUNK[device.type] * (NARROW if device.type == "cpu" and precision.itemsize < 4 else 1)
     most = max(1, int(size / (precision.itemsize * classes * together)))
-    if first and positions:
-        yield slice(0, min(first, positions))
-    items = max(0, positions - first) // together
+    items = positions // together
     rows = -(-items // -(-items // most)) * together if items else 1
-    for start in range(first, positions, rows):
+    for start in range(0, positions, rows):
         yield slice(start, min(start + rows, positions))
 
 
-def in_cache(logits: Logits, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
+def in_cache(logits_MV: Tensor, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of a chunk's rows, in at least float32: views where they are that already, else copies in one place."""
-    positions, classes = logits.shape
-    rows = positions if whole else max(1, BLOCK[logits.device.type] // (4 * classes))
-    view = isinstance(logits, Tensor) and logits.dtype == sums(logits.dtype)
-    room_RV = torch.empty(0 if view else rows, classes, dtype=sums(logits.dtype), device=logits.device)
+    positions, classes = logits_MV.shape
+    rows = positions if whole else max(1, BLOCK[logits_MV.device.type] // (4 * classes))
+    view = logits_MV.dtype == sums(logits_MV.dtype)
+    room_RV = torch.empty(0 if view else rows, classes, dtype=sums(logits_MV.dtype), device=logits_MV.device)
     for start in range(0, positions, rows):
         block = slice(start, min(start + rows, positions))
-        if isinstance(logits, Tensor) and view:
-            yield block, logits[block]
-            continue
-        part_RV = room_RV[: block.stop - start]
-        for here, there in pairs(logits, block, part_RV):
-            there.copy_(here)
-        yield block, part_RV
-
-
-def put_back(logits: Logits, block: slice, part_RV: Tensor) -> None:
-    """What became of a block, where that was a copy."""
-    for here, there in pairs(logits, block, part_RV):
-        if here.data_ptr() != there.data_ptr():
-            here.copy_(there)
-
-
-def pairs(logits: Logits, block: slice, part_RV: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """A block's logits where they lie, and the same ones in `part_RV`."""
-    return iter([(logits[block], part_RV)]) if isinstance(logits, Tensor) else logits.pairs(block, part_RV)
+        yield block, logits_MV[block] if view else room_RV[: block.stop - start].copy_(logits_MV[block])
 
 
 def of_rows(target: Part, rows: Rows, sequences: int) -> AnyTarget:

@@ -2,8 +2,6 @@
 
 They run in one precision; what is added up of them is at least float32 (a bf16 sum loses its small terms). A head in
 another precision is converted a strip of rows at a time: a copy of it would cost more to make than to use.
-
-Logits are one matrix, [M, V], or `Folded`: where the head's gradient will stand.
 """
 
 from __future__ import annotations
@@ -20,36 +18,6 @@ STRIP = {"cpu": 2**10, "cuda": 2**13}
 # rows of the head in one product where nothing is converted. On a CPU, for few positions, products of 512 rows take an
 # eighth less time than products of 4,096 rows; one product of all rows takes longest
 WHOLE = {"cpu": 2**9, "cuda": 2**30}
-
-
-class Folded:
-    """Logits of M positions in memory [V, D] of the head's gradient, M <= D, so that they take none of their own.
-
-    Those of a strip of S classes, [M, S], lie where the gradient of the strip's rows, [S, D], will take their place.
-    """
-
-    def __init__(self, memory_VD: Tensor, positions: int, rows: int) -> None:
-        self.memory_VD, self.positions, self.rows = memory_VD, positions, rows
-        self.shape, self.dtype, self.device = (positions, len(memory_VD)), memory_VD.dtype, memory_VD.device
-
-    def strip(self, classes: slice) -> Tensor:
-        """[M, S], of one of the strips."""
-        memory_SD = self.memory_VD[classes]
-        return memory_SD.view(-1)[: self.positions * len(memory_SD)].view(self.positions, len(memory_SD))
-
-    def pairs(self, block: slice, room_RV: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same logits of a block of positions, here and in `room_RV`: of all whole strips, and of what is left."""
-        (positions, classes), rows = self.shape, self.rows
-        whole = classes - classes % rows
-        if whole:
-            memory_TX = self.memory_VD[:whole].view(whole // rows, -1)[:, : positions * rows]
-            here_MTS = memory_TX.unflatten(1, (positions, rows)).transpose(0, 1)
-            yield here_MTS[block], room_RV[:, :whole].unflatten(1, (-1, rows))
-        if whole < classes:
-            yield self.strip(slice(whole, classes))[block], room_RV[:, whole:]
-
-
-Logits = Tensor | Folded
 
 
 class Products:
@@ -88,57 +56,22 @@ class Products:
             logits_MV += self.bias_V
         return logits_MV
 
-    def foldable(self, chunk: int) -> bool:
-        """Whether the head's gradient has the logits' precision, and room for more of them than so many bytes.
-
-        A GPU has memory for as many positions as it can work on at once.
-        """
-        alike = self.whole and self.precision == sums(self.precision)
-        size = self.weight_VD.numel() * self.precision.itemsize
-        return alike and size > chunk and self.weight_VD.device.type == "cpu"
-
-    def folded(self, hidden_MD: Tensor) -> Folded:
-        """[M, V], where the head's gradient will stand. M <= D; head, products and gradient have one precision."""
-        memory_VD = spacious(self.weight_VD.shape, self.precision, hidden_MD.device)
-        logits = Folded(memory_VD, len(hidden_MD), WHOLE[hidden_MD.device.type])
-        for strip, weight_SD in self.strips():
-            logits_MS = torch.mm(hidden_MD, weight_SD.T, out=logits.strip(strip))
-            if self.bias_V is not None:
-                logits_MS += self.bias_V[strip]
-        return logits
-
-    def of_hidden(self, gradient: Logits) -> Tensor:
+    def of_hidden(self, gradient_MV: Tensor) -> Tensor:
         """The gradient in the hidden states, [M, D], from that in their logits."""
-        if self.whole and isinstance(gradient, Tensor):
-            return gradient @ self.weight_VD
-        shape = (gradient.shape[0], self.weight_VD.shape[1])
+        if self.whole:
+            return gradient_MV @ self.weight_VD
+        shape = (len(gradient_MV), self.weight_VD.shape[1])
         summed_MD = self.weight_VD.new_zeros(shape, dtype=sums(self.precision))
         for strip, weight_SD in self.strips():
-            if isinstance(gradient, Folded):
-                summed_MD.addmm_(gradient.strip(strip), weight_SD)
-            else:
-                summed_MD += gradient[:, strip] @ weight_SD
+            summed_MD += gradient_MV[:, strip] @ weight_SD
         return summed_MD
 
-    def of_bias(self, gradient: Logits) -> Tensor:
+    def of_bias(self, gradient_MV: Tensor) -> Tensor:
         """The gradient in the bias, [V]."""
-        if isinstance(gradient, Tensor):
-            return gradient.sum(0, dtype=sums(self.precision))
-        return torch.cat([gradient.strip(strip).sum(0) for strip, _ in self.strips()])
+        return gradient_MV.sum(0, dtype=sums(self.precision))
 
-    def add_of_head(self, gradient: Logits, hidden_MD: Tensor) -> None:
-        """To `sum_VD`, the gradient in the head over all chunks, goes that of this one; folded ones are the first."""
-        if isinstance(gradient, Tensor):
-            self.add_of_matrix(gradient, hidden_MD)
-            return
-        self.sum_VD = gradient.memory_VD
-        # the cache is its place; from there a strip's gradient goes where the strip's logits are used up
-        room_SD = self.sum_VD.new_empty(gradient.rows, self.sum_VD.shape[1])
-        for strip, weight_SD in self.strips():
-            part_SD = room_SD[: len(weight_SD)]
-            self.sum_VD[strip].copy_(torch.mm(gradient.strip(strip).T, hidden_MD, out=part_SD))
-
-    def add_of_matrix(self, gradient_MV: Tensor, hidden_MD: Tensor) -> None:
+    def add_of_head(self, gradient_MV: Tensor, hidden_MD: Tensor) -> None:
+        """To `sum_VD`, the gradient in the head over all chunks, goes that of this one."""
         if first := self.sum_VD is None:
             self.sum_VD = spacious(self.weight_VD.shape, sums(self.precision), hidden_MD.device)
         assert self.sum_VD is not None

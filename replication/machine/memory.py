@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import platform
 import resource
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,6 +38,34 @@ def peak_memory() -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_growth(act: Callable[[], object]) -> int | None:
+    """Bytes that `act` takes at most, beyond what is held before it; None where no system tells (Linux does).
+
+    What earlier work has let go is given back first: memory that stands there already would not be seen to grow.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        act()
+        return torch.cuda.max_memory_allocated() - before
+    if (before := resident_memory()) is None:
+        return None
+    forget_peak_memory()
+    act()
+    return max(0, peak_memory() - before)  # pages are counted in batches
+
+
+def resident_memory() -> int | None:
+    """Bytes of the process in memory, once free ones are given back; None where no system tells."""
+    held = Path("/proc/self/statm")
+    if not held.exists():
+        return None
+    LEFT.clear()
+    with suppress(AttributeError):  # of another C library
+        ctypes.CDLL(None).malloc_trim(0)
+    return int(held.read_text().split()[1]) * mmap.PAGESIZE
 
 
 def total_memory() -> int:
