@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from analysis.crossed import crossed, spread_in_blocks
 from analysis.statistics import Estimate
@@ -24,6 +24,8 @@ class Task(BaseModel):
     data: str  # digest of the items
     accuracy: float
     correct: str  # hexadecimal, one bit an item; the first item is the most significant bit of the first byte
+    easy: str = ""  # likewise: the third of the items that this student finds easiest, and the hardest third
+    hard: str = ""
 
     @model_validator(mode="after")
     def bits_give_the_accuracy(self) -> Task:
@@ -36,7 +38,16 @@ class Task(BaseModel):
     @property
     def right(self) -> NDArray[np.bool_]:
         """[rows], whether each item was answered rightly."""
-        return np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), np.uint8))[: self.rows] == 1
+        return self.bits(self.correct)
+
+    def bits(self, digits: str) -> NDArray[np.bool_]:
+        return np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))[: self.rows] == 1
+
+    def only(self, chosen: NDArray[np.bool_], data: str) -> Task:
+        """The answers to the chosen items, which are called `data`."""
+        right = self.right[chosen]
+        correct = np.packbits(right).tobytes().hex()
+        return Task(rows=len(right), data=data, accuracy=float(right.mean()), correct=correct)
 
 
 class Answers(BaseModel):
@@ -47,12 +58,15 @@ class Answers(BaseModel):
     student: str = ""  # fingerprint of the weights that answered
     numerics: dict[str, int]
     tasks: Mapping[str, Task]
+    parts: Mapping[str, Task] = Field(default_factory=dict)  # of tasks: "last_word_easy" (`hardness.py`)
 
     def behind(self, metric: str) -> Mapping[str, Task]:
         """The tasks whose mean accuracy is the metric: one, all of them, or none where it is something else."""
         name = metric.removeprefix(PREFIX)
         if name == metric:
             return {}
+        if name in self.parts:
+            return {name: self.parts[name]}
         return self.tasks if name == AVERAGE else {each: task for each, task in self.tasks.items() if each == name}
 
 

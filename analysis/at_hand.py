@@ -79,7 +79,8 @@ class Answers(stored.Answers):
         each = {
             f"tasks_{name}{what}": value for name, task in self.tasks.items() for what, value in task.beside().items()
         }
-        return each | {f"tasks_average{what}": value for what, value in self.average().items()}
+        parts = {f"tasks_{name}": part.accuracy for name, part in self.parts.items()}
+        return each | parts | {f"tasks_average{what}": value for what, value in self.average().items()}
 
     def average(self) -> dict[str, float]:
         """The mean accuracy over the tasks, its interval over items, and the mean of guessing; nothing where the text

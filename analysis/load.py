@@ -13,6 +13,7 @@ from analysis.answers import Answered, Task
 from analysis.at_hand import Answers, standing, with_answers
 from analysis.choice import Choice, choose
 from analysis.derived import FUNCTIONS
+from analysis.hardness import in_thirds
 from analysis.matching import by_cell, match, source
 from analysis.records import Record, read, unfinished
 from analysis.records import records as finished
@@ -77,7 +78,7 @@ def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
     `attrs["answers"]` which items of tasks the runs of a cell answered rightly.
     """
     choice = choose(exhibit, records)
-    notes, cells = choice.notes, by_cell(exhibit, choice.kept)
+    notes, cells = choice.notes, in_thirds(exhibit, by_cell(exhibit, choice.kept))
     lines, answered = [], defaultdict[tuple[str, str], dict[int, Mapping[str, Task]]](dict)
     for row in exhibit.rows:
         for column in exhibit.columns:

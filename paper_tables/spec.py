@@ -119,6 +119,7 @@ class Exhibit(Entry):
     why: str = ""
     reprints: str = ""  # 'rskd/table06': the exhibit whose numbers this one prints again, and which is run in its place
     scales: list[Scale] = Field(default_factory=lambda: list(SCALES))  # runnable at
+    judge: str = ""  # the row by whose answers those of all rows come in thirds, from easy to hard
     layout: Literal["rows", "transposed", "grid"] = "rows"  # as the paper prints it; grid: "down / across"
     doubt: str = ""  # what the extracted text leaves open
     seeds: int | None = None  # how many runs stand behind published_sd
@@ -253,6 +254,8 @@ def first_problem(exhibit: Exhibit, name: str) -> str | None:
         return (
             f"reprints {exhibit.reprints!r}: what is reprinted is an exhibit on file, and a reprint is not run itself."
         )
+    if exhibit.judge and exhibit.judge not in labels:
+        return f"names row {exhibit.judge!r} as judge. Rows: {', '.join(labels)}."
     for row in exhibit.rows:
         unknown = set(row.published) | set(row.published_sd) | set(row.companions)
         unknown |= set(row.best) | set(row.second) | set(row.printed_in) | set(row.metrics)

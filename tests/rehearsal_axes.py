@@ -68,7 +68,7 @@ OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_le
 # by the students of this initial: as wide as the teacher, and half as wide
 OF_INITIAL = {"Fresh": ("shallow",), "FromTeacherLayers": ("shallow", "narrow"), "Pretrained": ("shallow",)}
 OF_BACKGROUND = ("SameText", "OtherText", "Adapted")
-OF_TUNING = ("Untuned", "Instructed")
+OF_TUNING: dict[str, dict[str, Any]] = {"Untuned": {}, "Instructed": {}, "FineTuned": {"text": "sums:400"}}
 
 
 def targets(name: str, stage: Stage) -> Numbers:
@@ -145,7 +145,7 @@ def backgrounds(name: str, stage: Stage) -> Numbers:
 
 
 def tunings(name: str, stage: Stage) -> Numbers:
-    return stage.perform(tuning=name, target=TOP)
+    return stage.perform(tuning={"name": name, **OF_TUNING[name]}, target=TOP)
 
 
 def stops(name: str, stage: Stage) -> Numbers:

@@ -80,6 +80,18 @@ TOYS: dict[str, list[dict[str, Any]]] = {
             "target": SHARP,
         }
     ],
+    "tradeoff": [
+        {
+            "teacher_error": 0.5,
+            "length": 8,
+            "sequences": 8,
+            "topics": 2,
+            "vocabulary": 6,
+            "students": 6,
+            "rounds": 10,
+            "target": SHARP,
+        }
+    ],
 }
 
 

@@ -22,7 +22,7 @@ from replication.axes.targets.kept import Full, TopK
 from replication.axes.targets.sampled import RandomSampling
 from replication.seeds import generator
 from toy import __main__ as command
-from toy import martingale, risk
+from toy import martingale, risk, tradeoff
 from toy.deviation import deviation
 from toy.source import Source, distilled, hidden, losses, model, shown
 
@@ -270,7 +270,9 @@ def test_the_best_omega_and_what_it_gains_on_other_sets() -> None:
     assert risk.gained(excess_RO) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("study", "setting"), [(martingale, replace(TINY, sequences=8)), (risk, CLASS)])
+@pytest.mark.parametrize(
+    ("study", "setting"), [(martingale, replace(TINY, sequences=8)), (risk, CLASS), (tradeoff, CLASS)]
+)
 def test_a_seed_says_it_all(study: Any, setting: Any) -> None:
     assert study.run(setting, 3) == study.run(setting, 3)
     assert study.run(setting, 3) != study.run(setting, 4)
@@ -289,6 +291,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (risk, {"delta": 1.0}, "delta is 1.0"),
     (risk, {"length": 1}, "length is 1"),
     (risk, {"vocabulary": 5}, "vocabulary is 5; give a multiple of the 2 topics"),
+    (tradeoff, {"sequences": 1}, "sequences is 1; give at least 2"),
 ]
 
 

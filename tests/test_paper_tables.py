@@ -94,12 +94,12 @@ def test_recipes_use_known_words_only(name: str) -> None:
 
 
 def test_rows_that_mean_different_things_are_different_runs() -> None:
-    """No two rows of one exhibit, or named recipes, are filled by the same run, unless they name its metrics."""
+    """No two rows of one exhibit, or named recipes, are filled by one run, unless they name its metrics or moments."""
     for name in NAMES:
         exhibit = load(name)
         rows = [row for row in exhibit.rows if row.recipe is not None]
         if "toy" not in exhibit.recipe:
-            ids = [(run_id(parse(exhibit.stated(row.recipe)), "laptop", 0), str(row.metrics)) for row in rows]
+            ids = [(run_id(parse(exhibit.stated(row.recipe)), "laptop", 0), str((row.metrics, row.at))) for row in rows]
             assert len(set(ids)) == len(ids), name
     named = [run_id(parse(recipe), "laptop", 0) for recipe in spec.named_recipes("rskd").values()]
     assert len(set(named)) == len(named)

@@ -20,7 +20,7 @@ from replication.machine.files import ROOT
 from replication.records.numerics import SHARED, of_methods, of_module
 from replication.records.source_hint import digest_of
 
-STUDIES = ("zipf", "classification", "listing", "cifar", "fields", "martingale", "risk")
+STUDIES = ("zipf", "classification", "listing", "cifar", "fields", "martingale", "risk", "tradeoff")
 CODE = (ROOT / "toy", ROOT / "replication" / "axes")  # the folders of it
 SIZES = Path(__file__).with_name("sizes.toml")
 

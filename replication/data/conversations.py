@@ -1,6 +1,8 @@
 """Where conversations come from. A corpus whose documents are conversations, as JSON.
 
     stdlib                                 the Python standard library: a definition, and what its docstring says of it
+    stdlib#code, stdlib#said               the same with its code; whether something is said of it, yes or no
+    sums:<n>                               problems with worked steps
     path:<file or folder>[#ignore=...]     .jsonl and .parquet, each also as .gz
     hub:<name>[:config][#ignore=...][@revision]     a Hugging Face data set, split "train"
 
@@ -10,21 +12,19 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sysconfig
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from replication.data.chat import Conversation, Turn
 from replication.data.chat_rows import conversation
-from replication.data.corpus import FOREIGN, Corpus, collect
+from replication.data.corpus import Corpus, collect
 from replication.data.hub import hub_rows
+from replication.data.made_conversations import is_it_said, said_of, said_of_code, worked_sums
 from replication.data.text_files import ROWS, files_under, kind_of
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-UNWANTED = {"test", "tests", "idle_test"}  # they document little
+OF_LIBRARY = {"stdlib": said_of, "stdlib#code": said_of_code, "stdlib#said": is_it_said}
 IGNORE = "#ignore="
 ANSWERED = "Conversations need a turn of the assistant that says something and is learned."
 
@@ -32,8 +32,11 @@ ANSWERED = "Conversations need a turn of the assistant that says something and i
 def open_conversations(spec: str) -> Corpus:
     """Raises ValueError, one line, for an unknown spec, no conversation at all, and any row that is none."""
     kind, _, rest = spec.partition(":")
-    if spec == "stdlib":
-        return collect("stdlib docstrings", written(docstrings(Path(sysconfig.get_paths()["stdlib"]))))
+    if spec in OF_LIBRARY:
+        library = Path(sysconfig.get_paths()["stdlib"])
+        return collect(f"stdlib docstrings{spec.removeprefix('stdlib')}", written(OF_LIBRARY[spec](library)))
+    if kind == "sums" and rest.isdecimal():
+        return collect(f"sums:{rest}", written(worked_sums(int(rest))))
     before, sign, after = rest.partition(IGNORE)
     ignored = frozenset(after.partition("@")[0].split(",")) if sign else frozenset()
     if kind == "path" and before:
@@ -44,8 +47,8 @@ def open_conversations(spec: str) -> Corpus:
         found = (conversation(row, f"{name}, row {number}", ignored) for number, row in enumerate(rows, start=1))
         return collect(name, written(found), ANSWERED)
     raise ValueError(
-        f"Unknown conversations {spec!r}. Known: 'stdlib', 'path:<file or folder>[{IGNORE}<column>,...]', "
-        f"'hub:<name>[:config][{IGNORE}<column>,...][@revision]'."
+        f"Unknown conversations {spec!r}. Known: {', '.join(map(repr, OF_LIBRARY))}, 'sums:<n>', "
+        f"'path:<file or folder>[{IGNORE}<column>,...]', 'hub:<name>[:config][{IGNORE}<column>,...][@revision]'."
     )
 
 
@@ -70,35 +73,3 @@ def of_files(place: Path, ignored: frozenset[str]) -> Iterator[Conversation | No
     for path in paths:
         for where, row in ROWS[kind_of(path)](path):
             yield conversation(row, where, ignored)
-
-
-def docstrings(root: Path) -> Iterator[Conversation]:
-    """One for each documented function and class; the first paragraph is what it does."""
-    for path in files_under(root, unwanted=FOREIGN):
-        if path.suffix != ".py" or UNWANTED & set(path.relative_to(root).parts):
-            continue
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of escapes in old strings
-                tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):  # files that are broken on purpose
-            continue
-        for node in definitions(tree.body):
-            said = (ast.get_docstring(node) or "").partition("\n\n")[0]
-            if said:
-                yield Turn("user", f"What is this?\n{heading(node)}"), Turn("assistant", " ".join(said.split()))
-
-
-def definitions(body: Iterable[ast.stmt]) -> Iterator[Definition]:
-    """Those of a module and of its classes; what lies within functions is nobody's to use."""
-    for node in body:
-        if isinstance(node, Definition):
-            yield node
-        if isinstance(node, ast.ClassDef | ast.If | ast.Try):
-            yield from definitions(node.body)
-
-
-def heading(node: Definition) -> str:
-    """'class Chain', 'def heappush(heap, item)'."""
-    if isinstance(node, ast.ClassDef):
-        return f"class {node.name}"
-    return f"def {node.name}({ast.unparse(node.args)})"

@@ -114,7 +114,7 @@ def at_hand(spec: str) -> None:
 def files_of(spec: str) -> list[Path]:
     """The files that a corpus is read from, or more; none where it lies elsewhere, or is not there any more."""
     kind, _, rest = spec.partition(":")
-    if spec == "stdlib":
+    if spec.partition("#")[0] == "stdlib":  # also conversations that are made of it
         return files_under(Path(sysconfig.get_paths()["stdlib"]), unwanted=FOREIGN)
     if kind == "package" and rest:
         return files_under(package(rest), unwanted=FOREIGN)

@@ -90,6 +90,14 @@ class Instructed:
 
 
 @dataclass(frozen=True)
+class FineTuned(Instructed):
+    """The student after fine-tuning on one task (SALT Section 5.3), whose held-out conversations it then answers
+    (`evaluate/fine_tuned.py`): `text` is a corpus of them."""
+
+    text: str = "sums:20000"
+
+
+@dataclass(frozen=True)
 class AtItsEnd:
     """Training takes all of its steps."""
 
@@ -118,7 +126,7 @@ Initial = Fresh | FromTeacherLayers | Pretrained
 INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers, Pretrained)}
 Background = SameText | OtherText | Adapted
 BACKGROUNDS = {cls.__name__: cls for cls in (SameText, OtherText, Adapted)}
-Tuning = Untuned | Instructed
-TUNINGS = {cls.__name__: cls for cls in (Untuned, Instructed)}
+Tuning = Untuned | Instructed | FineTuned
+TUNINGS = {cls.__name__: cls for cls in (Untuned, Instructed, FineTuned)}
 Stop = AtItsEnd | Early
 STOPS = {cls.__name__: cls for cls in (AtItsEnd, Early)}

@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from replication.data.conversations import read
 from replication.data.corpus import Corpus, open_corpus
+from replication.evaluate import fine_tuned
 from replication.evaluate.tasks.at_hand.answering import NUMERICS, Asked, answered, asked, harness
 from replication.experiment.run import Run
 from replication.machine.device import Machine
@@ -49,9 +53,22 @@ def folder_after(step: int | None, run: Run, machine: Machine) -> Path:
     return place if step is None else place.with_name(f"{place.name}.step-{step}")
 
 
+def answers_after_tuning(run: Run, talks: Corpus, machine: Machine) -> dict[str, float]:
+    """Of a student that was fine-tuned on these conversations: what its published weights answer to held-out ones."""
+    from transformers import PreTrainedTokenizerFast
+
+    folder = model_folder(run, machine)
+    student = precise_weights(load(folder)).to(machine.device)
+    held_out = [read(talks.documents[index]) for index in np.flatnonzero(talks.held_out)][: run.scale.task_rows]
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    answered = fine_tuned.answers(student, tokenizer, held_out, bool(machine.autocast))
+    return {f"tuned_{name}": value for name, value in fine_tuned.scores(held_out, answered).items()}
+
+
 def stands(before: dict[str, Any], known: dict[str, Any], tasks: list[Asked]) -> bool:
-    """Whether these are answers of the same student to the same items, asked in the same way."""
+    """Whether these are answers of the same student to the same items, asked in the same way and kept in full."""
     same = all(before.get(key) == value for key, value in known.items())
+    same &= all("easy" in found for found in before["tasks"].values())
     return same and {name: found["data"] for name, found in before["tasks"].items()} == {
         each.task: each.data for each in tasks
     }

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from replication.evaluate.language_model import evaluate
 from replication.evaluate.responses import response_loss
 from replication.experiment.identity import changed, resolved
+from replication.experiment.lineage import FineTuned
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.checkpoint import publish, remove, restore, save, weights_of
@@ -21,7 +22,7 @@ from replication.model.decoder import parameters
 from replication.records.numerics import numerics_of
 from replication.records.provenance import provenance
 from replication.records.record import EVALUATIONS, STEPS, Record, record_of
-from replication.training.answers import answer, folder_after
+from replication.training.answers import answer, answers_after_tuning, folder_after
 from replication.training.monitor import asked_steps, by_step, watched_steps
 from replication.training.run_data import Data, data_for
 from replication.training.scores import scored
@@ -65,7 +66,10 @@ def train(run: Run, machine: Machine) -> Record:
             student = starting_point(run, data, machine).to(machine.device)
             metrics, curves = measured(student, weights, teacher, training)
             publish(student, data.tokenizer, model_folder(run, machine))
-            if run.scale.tasks:
+            if isinstance(run.recipe.tuning, FineTuned):
+                assert data.talks is not None
+                metrics |= answers_after_tuning(run, data.talks, machine)
+            elif run.scale.tasks:
                 assert data.source is not None
                 answer(run, data.source, record, machine)
             end = {"step": run.steps, "tokens": run.steps * training.tokens, **metrics}

@@ -32,6 +32,7 @@ class Data:
     repack: Any  # (seed, length) -> Packing of the same documents
     conversations: Conversations | None = None  # of a student that is tuned
     held_out: Conversations | None = None
+    talks: Corpus | None = None  # those conversations as they are written
     scores: Scores | None = None  # of a run whose samples are chosen by scores
     source: Corpus | None = None  # the documents themselves
 
@@ -160,4 +161,5 @@ def with_conversations(run: Run, tuning: Instructed, artifacts: Path) -> Data:
         tokenizer=replace(data.tokenizer, chat_template=TEMPLATE),
         conversations=train,
         held_out=held_out,
+        talks=found,
     )

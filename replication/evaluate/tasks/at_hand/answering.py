@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from replication.data.corpus import Corpus
 from replication.evaluate.calibration import Calibration
+from replication.evaluate.tasks.at_hand.difficulty import sure_of_choice, sure_of_text, sure_of_word, thirds
 from replication.evaluate.tasks.at_hand.item import Item, digest
 from replication.evaluate.tasks.at_hand.likelihoods import Likelihood, likelihoods
 from replication.evaluate.tasks.at_hand.makers import MAKERS, made
@@ -172,8 +173,11 @@ def scored(given: Asked, found: Any, student: Any, known: dict[tuple[str, str], 
         "high": high,
         "correct": packed(right),
     }
+    sure = confidences(given, samples, student, known)
+    easy, hard = thirds(right, sure)
+    score |= {"easy": packed(easy), "hard": packed(hard)}
     if output == "multiple_choice":
-        score["ece"] = of_choices(samples, metric).error()
+        score["ece"] = of_choices(sure, right).error()
     if output == "loglikelihood":
         score["ece"] = of_tokens([known[tuple(each)] for (each,) in arguments]).error()
         score["perplexity"] = float(found["results"][given.task]["perplexity,none"])
@@ -182,16 +186,42 @@ def scored(given: Asked, found: Any, student: Any, known: dict[tuple[str, str], 
     return score
 
 
-def of_choices(samples: list[Any], metric: str) -> Calibration:
-    """A choice's probability is its share of the probabilities that the model gives the row's choices; where these are
-    compared by mutual information, of their ratios to what each has without the context."""
-    found = Calibration(len(samples))
-    for row, sample in enumerate(samples):
-        nats_C = torch.tensor([nats for nats, _ in sample["filtered_resps"]], dtype=torch.float64)
-        if metric == "acc_mutual_info":
-            behind_C, alone_C = nats_C.chunk(2)
-            nats_C = behind_C - alone_C
-        found.add(nats_C.softmax(0).max()[None], torch.tensor([sample[metric]]), torch.tensor([row]))
+@dataclass(frozen=True)
+class Asking:
+    """A request, as far as `judged` reads it."""
+
+    args: tuple[str, str]
+
+
+def confidences(
+    given: Asked, samples: list[Any], student: Any, known: dict[tuple[str, str], Likelihood]
+) -> list[float]:
+    """How sure the student is of what it answers to each item."""
+    maker = MAKERS[given.task]
+    if maker.output == "multiple_choice":
+        return [sure_of_choice(nats_of(sample, maker.metrics[0])) for sample in samples]
+    pairs = [tuple(sample["arguments"][0][:2]) for sample in samples]
+    if maker.output == "loglikelihood":
+        return [sure_of_word(known[pair]) for pair in pairs]
+    written = [
+        (words, sample["filtered_resps"][0] + maker.until) for (words, _), sample in zip(pairs, samples, strict=True)
+    ]
+    judged(student, known, [Asking(pair) for pair in written])
+    return [sure_of_text(known[pair]) for pair in written]
+
+
+def nats_of(sample: Any, metric: str) -> list[float]:
+    """Of each choice; where these are compared by mutual information, of its ratio to what it has without context."""
+    nats = [each for each, _ in sample["filtered_resps"]]
+    if metric != "acc_mutual_info":
+        return nats
+    behind, alone = nats[: len(nats) // 2], nats[len(nats) // 2 :]
+    return [one - other for one, other in zip(behind, alone, strict=True)]
+
+
+def of_choices(sure: list[float], right: list[bool]) -> Calibration:
+    found = Calibration(len(right))
+    found.add(torch.tensor(sure, dtype=torch.float64), torch.tensor(right), torch.arange(len(right)))
     return found
 
 
