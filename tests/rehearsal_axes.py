@@ -60,6 +60,8 @@ OTHER_SCORES = ("ce_ratio", "mean_ce_ratio", "kl")  # of TopSamples, beside its 
 OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "Constant": {"kd_weight": 0.8, "ce_weight": 0.3},
     "TwoStage": {"until": 0.6},
+    "LinearDecay": {"start": 0.3, "until": 0.7},
+    "LinearRatioDecay": {"start": 0.3, "until": 0.7},
     "WarmupStableDecay": {"warmup": 0.3, "decay": 0.4},
 }
 OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}

@@ -94,6 +94,8 @@ class Training:
             self.inputs["written"] = self.supervision.texts.fingerprint
         if isinstance(self.supervision, FromRollouts):
             self.learnt = self.learnt | self.supervision.state
+        self.teacher = teacher  # until nothing asks it any more
+        self.alone_from = 1 + max((step for step in range(run.steps) if self.needs_target(step)), default=-1)
         self.step = 0
 
     @contextmanager
@@ -123,10 +125,9 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        # the teacher is not asked at a step that gives its targets no weight (SALT's second stage)
-        trained_on = self.run.recipe.training_recipe
-        needs_target = trained_on.schedule(progress)[0] > 0 or trained_on.positions.asks_target
-        supervision = self.supervision if needs_target else FromText()
+        if self.step >= self.alone_from and self.teacher is not None:
+            self.supervision, self.teacher, self.beside = FromText(), None, None
+        supervision = self.supervision if self.needs_target(self.step) else FromText()
         micro_batches = self.micro_batches(self.step)
         if isinstance(supervision, FromRollouts):
             supervision.at(self.step)
@@ -149,6 +150,11 @@ class Training:
             self.optimiser.step()
         self.step += 1
         return nats, gradient_norm, rate
+
+    def needs_target(self, step: int) -> bool:
+        """The teacher is not asked at a step that gives its targets no weight (SALT's second stage)."""
+        trained_on = self.run.recipe.training_recipe
+        return trained_on.schedule(step / self.run.horizon)[0] > 0 or trained_on.positions.asks_target
 
     def standing(self) -> dict[str, float]:
         """The student on held-out text, as `monitor.standing` has it; all processes ask, the first one is told."""
