@@ -53,6 +53,7 @@ OF_SAMPLES: dict[str, dict[str, Any]] = {"AllSamples": {}, "RandomSamples": {"ke
 OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "Constant": {"kd_weight": 0.8, "ce_weight": 0.3},
     "TwoStage": {"until": 0.6},
+    "LetGo": {"every": 2, "looks": 2, "margin": 9.0},
     "WarmupStableDecay": {"warmup": 0.3, "decay": 0.4},
 }
 OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}
@@ -100,7 +101,8 @@ def samples(name: str, stage: Stage) -> Numbers:
 
 
 def schedules(name: str, stage: Stage) -> Numbers:
-    return stage.perform(schedule={"name": name, **OF_SCHEDULE.get(name, fields_of("schedule", name))}, target=TOP)
+    target = "Full" if name == "LetGo" else TOP  # which compares with the teacher itself
+    return stage.perform(schedule={"name": name, **OF_SCHEDULE.get(name, fields_of("schedule", name))}, target=target)
 
 
 def alignments(name: str, stage: Stage) -> Numbers:

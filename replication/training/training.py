@@ -64,7 +64,8 @@ class Training:
         if teacher is not None:
             self.inputs["teacher"] = fingerprint(teacher)
         student = Student(model, run.recipe.training_recipe, data.tokenizer.vocabulary)
-        self.learnt = student.positions.state  # beside the weights
+        self.pace = student.pace
+        self.learnt = student.positions.state | self.pace.state  # beside the weights
         if machine.compiled:
             compile_layers(model)
             if teacher is not None:
@@ -110,9 +111,9 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         # the teacher is not asked at a step that gives its targets no weight (SALT's second stage)
         trained_on = self.run.recipe.training_recipe
-        needs_target = trained_on.schedule(progress)[0] > 0 or trained_on.positions.asks_target
+        needs_target = self.pace(progress)[0] > 0 or trained_on.positions.asks_target
         supervision = self.supervision if needs_target else FromText()
-        micro_batches = self.micro_batches(self.step)
+        micro_batches, look = self.micro_batches(self.step), self.pace.looks_at(self.step)
         total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         for number, (rows_B, epochs_B) in enumerate(micro_batches, 1):
             read = self.data.training_rows, self.data.tokenizer
@@ -121,7 +122,7 @@ class Training:
             batch, streams = replace(given, mask_BL=put.mask_BL), self.policy_streams(rows_B)
             with synchronised(self.student, last=number == len(micro_batches)):
                 with self.machine.precision(), self.chance(number):
-                    trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, streams, batch.mask_BL
+                    trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, streams, batch.mask_BL, look
                     loss = self.student(*trained) / len(micro_batches)
                 loss.backward()
             total += loss.detach()
@@ -129,6 +130,7 @@ class Training:
         nats, gradient_norm = float(self.machine.world.mean(total)), float(whole(norm))
         if math.isfinite(nats) and math.isfinite(gradient_norm):
             self.optimiser.step()
+        self.pace.settle(self.step, self.machine.world.mean)
         self.step += 1
         return nats, gradient_norm, rate
 
