@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ class Answered:
             return "their items differ"
         means = {tuple(mean_accuracy(tasks) for tasks in of_row) for of_row in same.values()}  # a run may fill two rows
         right = {label: [np.stack([tasks[name].right for tasks in same[label]]) for name in asked] for label in labels}
-        return Paired(right, times, np.array(sorted(means)))
+        return Paired(right, times, np.array(sorted(means)), tuple(asked))
 
 
 def items(tasks: Mapping[str, Task]) -> dict[str, str]:
@@ -116,6 +116,13 @@ class Paired:
     right: Mapping[str, list[NDArray[np.bool_]]]  # row -> for each task whether an item was answered rightly, [S, I]
     times: float  # 100 in a column in percent
     means_RS: NDArray[np.float64]  # accuracies, mean over tasks, of these and of all other rows that answered the same
+    tasks: tuple[str, ...] = ()  # their names
+
+    def without(self, task: str) -> Paired:
+        """The same rows on the other tasks."""
+        place = self.tasks.index(task)
+        right = {label: [*each[:place], *each[place + 1 :]] for label, each in self.right.items()}
+        return replace(self, right=right, tasks=(*self.tasks[:place], *self.tasks[place + 1 :]))
 
     def contrast(self, weights: Mapping[str, float]) -> Estimate:
         """The sum over rows of weight times accuracy (mean over tasks), with its interval over seeds and items."""

@@ -52,9 +52,20 @@ def judge(claim: Claim, exhibit: Exhibit, frame: pd.DataFrame) -> Verdict:
     else:
         numbers = f"{numbers}, {basis(tests, len(seeds), paired)}"
     if state != "inconclusive":
-        return Verdict(state, numbers)
+        return Verdict(state, numbers + leaving_one_out(claim, column, sample, state))
     seen = outlook(tests, printed_effects(claim, exhibit, column), len(seeds))
     return undecided(numbers, seen)
+
+
+def leaving_one_out(claim: Claim, column: Column, sample: Sample, state: State) -> str:
+    """For an order in a mean over tasks: whether it is decided alike without any one of them."""
+    paired = sample.paired
+    if claim.relation not in ("order", "best") or paired is None or len(paired.tasks) < 2:
+        return ""
+    decide = RELATIONS[claim.relation][0]
+    states = {task: decide(claim, column, replace(sample, paired=paired.without(task))).state for task in paired.tasks}
+    other = [f"{found} without {task}" for task, found in states.items() if found != state]
+    return f"; {', '.join(other)}" if other else f"; the same leaving out any one of {len(states)} tasks"
 
 
 def undecided(numbers: str, seen: Outlook) -> Verdict:

@@ -423,6 +423,56 @@ def top_samples(entropies: Sequence[Sequence[float]], selected: int) -> list[int
     return sorted(ranked[:selected])
 
 
+SAMPLE_SCORES: dict[str, Callable[[Sequence[Vector], Sequence[Vector], Sequence[int]], float]] = {
+    # of a sequence's logits: the student's, another model's, and labels
+    "student_entropy": lambda student, other, labels: mean([entropy(q) for q in student]),
+    "kl": lambda student, other, labels: mean(
+        [float(np.real(kl(softmax(p), q))) for q, p in zip(student, other, strict=True)]
+    ),
+    # L_student(x) / L_teacher(x); SE-KD Section 2
+    "ce_ratio": lambda student, other, labels: mean(losses(student, labels)) / mean(losses(other, labels)),
+    # SE-KD's published code (sample_skipper.py)
+    "mean_ce_ratio": lambda student, other, labels: mean(
+        [mine / (its + 1e-6) for mine, its in zip(losses(student, labels), losses(other, labels), strict=True)]
+    ),
+}
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def losses(logits: Sequence[Vector], labels: Sequence[int]) -> list[float]:
+    """-log p(x_t) of each token."""
+    return [-math.log(softmax(each)[label]) for each, label in zip(logits, labels, strict=True)]
+
+
+def difference_score(teacher: Sequence[Vector], reference: Sequence[Vector], labels: Sequence[int]) -> float:
+    """(1/L) sum_t log p(x_t) - log p_ref(x_t); MiniPLM (Gu et al. 2025)."""
+    return mean([theirs - its for its, theirs in zip(losses(teacher, labels), losses(reference, labels), strict=True)])
+
+
+def learnable(logits: Sequence[Vector], labels: Sequence[int], k: int) -> list[bool]:
+    """x_t in argtop_k: fewer than k classes stand before it, of equal ones those of a lower number; SALT Eq. 10."""
+    return [
+        sorted(range(len(each)), key=lambda i: (-each[i], i)).index(label) < k
+        for each, label in zip(logits, labels, strict=True)
+    ]
+
+
+def median_loss(logits: Sequence[Vector], labels: Sequence[int], k: int, zeros: bool) -> float | None:
+    """SALT Eq. 10, with zeros as printed, or without losses beyond the first k, as the text has it: None of none."""
+    pairs = list(zip(losses(logits, labels), learnable(logits, labels, k), strict=True))
+    kept = sorted(loss * inside for loss, inside in pairs if inside or zeros)
+    middle = len(kept) // 2
+    return None if not kept else kept[middle] if len(kept) % 2 else (kept[middle - 1] + kept[middle]) / 2
+
+
+def top_accuracy(logits: Sequence[Vector], labels: Sequence[int], k: int) -> float:
+    """mean(1{x_t in argtop_k}); SALT Eq. 70."""
+    return mean([float(each) for each in learnable(logits, labels, k)])
+
+
 SIGNALS: dict[str, Callable[[Vector, Vector, int], float]] = {  # (teacher, student, label)
     "student_entropy": lambda teacher, student, label: entropy(student),
     "confidence": lambda teacher, student, label: float(teacher[label]),

@@ -49,11 +49,20 @@ OF_POSITIONS: dict[str, dict[str, Any]] = {
     "HardTokens": {"target": SAMPLING, "schedule": MIXED},
     "Responses": {"target": TOP},
 }
-OF_SAMPLES: dict[str, dict[str, Any]] = {"AllSamples": {}, "RandomSamples": {"keep": 0.5}}
+OF_SAMPLES: dict[str, dict[str, Any]] = {
+    "AllSamples": {},
+    "RandomSamples": {"keep": 0.5},
+    "DifferenceSamples": {"reference": "narrow", "reference_tokens": "short"},
+    "ChallengingSamples": {"until": 0.3, "early": 0.05},
+    "EasySamples": {"until": 0.1, "early": 0.05, "pool": "320"},
+}
+OTHER_SCORES = ("ce_ratio", "mean_ce_ratio", "kl")  # of TopSamples, beside its default
 OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "Constant": {"kd_weight": 0.8, "ce_weight": 0.3},
     "TwoStage": {"until": 0.6},
     "LetGo": {"every": 2, "looks": 2, "margin": 9.0},
+    "LinearDecay": {"start": 0.3, "until": 0.7},
+    "LinearRatioDecay": {"start": 0.3, "until": 0.7},
     "WarmupStableDecay": {"warmup": 0.3, "decay": 0.4},
 }
 OF_ALIGNMENT: dict[str, dict[str, Any]] = {"Same": {}, "Different": {"teacher_length": "1024"}}
@@ -97,7 +106,11 @@ def positions(name: str, stage: Stage) -> Numbers:
 
 
 def samples(name: str, stage: Stage) -> Numbers:
-    return stage.perform(samples={"name": name, **OF_SAMPLES.get(name, fields_of("samples", name))}, target=SAMPLING)
+    said = {"name": name, **OF_SAMPLES.get(name, fields_of("samples", name))}
+    found = stage.perform(samples=said, target=SAMPLING)
+    for signal in OTHER_SCORES if name == "TopSamples" else ():
+        found[f"by {signal}"] = stage.perform(samples={**said, "signal": signal}, target=SAMPLING)
+    return found
 
 
 def schedules(name: str, stage: Stage) -> Numbers:
@@ -137,6 +150,10 @@ def tunings(name: str, stage: Stage) -> Numbers:
     return stage.perform(tuning={"name": name, **OF_TUNING[name]}, target=TOP)
 
 
+def stops(name: str, stage: Stage) -> Numbers:
+    return stage.perform(stop={"name": name, **fields_of("stop", name)}, target=TOP)
+
+
 AXES: dict[str, Callable[[str, Stage], Numbers]] = {
     "objective": objectives,
     "target": targets,
@@ -149,4 +166,5 @@ AXES: dict[str, Callable[[str, Stage], Numbers]] = {
     "initial": initials,
     "background": backgrounds,
     "tuning": tunings,
+    "stop": stops,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +27,7 @@ from replication.data.tokenizer import open_tokenizer
 from replication.evaluate.judged.judge import ORDERS, Pair, rating, totals, verdict
 from replication.evaluate.language_model import Tally, evaluate
 from replication.evaluate.tasks.at_hand.answering import answered, asked
+from replication.experiment.run import Run
 from replication.experiment.suites import SUITES, Suite
 from replication.fused import loss as fused
 from replication.fused.head import Head, TeacherStates
@@ -144,8 +146,16 @@ def by_states(
 
 
 def optimiser(stage: Stage) -> Numbers:
-    """Twelve steps on text without an interruption: rates, and what the weights have become after each."""
+    """Twelve steps of each optimiser on text without an interruption: rates, and what the weights have become."""
     run = stage.run(student="tied", teacher="none", target="OneHot")
+    other = run.role.model_copy(update={"optimiser": run.role.optimiser.model_copy(update={"name": "Adafactor"})})
+    scale = run.scale.model_copy(update={"roles": {**run.scale.roles, "tied": other}})
+    longer = [learning_rate(step, 40, run.role.optimiser) for step in range(40)]
+    adafactor = of_steps(replace(run, scale=scale), stage)
+    return {**of_steps(run, stage), "learning_rate of 40 steps": longer, "Adafactor": adafactor}
+
+
+def of_steps(run: Run, stage: Stage) -> dict[str, list[float]]:
     training = Training(run, data_for(run, stage.machine.artifacts), None, stage.machine)
     found: dict[str, list[float]] = {"loss": [], "gradient_norm": [], "learning_rate": [], "weights": []}
     while training.step < run.steps:
@@ -154,8 +164,7 @@ def optimiser(stage: Stage) -> Numbers:
         found["gradient_norm"].append(norm)
         found["learning_rate"].append(rate)
         found["weights"].append(float(torch.cat([part.flatten() for part in training.student.parameters()]).norm()))
-    longer = [learning_rate(step, 40, run.role.optimiser) for step in range(40)]
-    return {**found, "learning_rate of 40 steps": longer}
+    return found
 
 
 def delivery(stage: Stage) -> Numbers:

@@ -15,7 +15,7 @@ from analysis.claims import judge
 from analysis.load import frame, records
 from analysis.relations import Verdict
 from analysis.statistics import mean_interval
-from paper_tables.spec import Claim, Column
+from paper_tables.spec import Claim, Column, Row
 
 Bits = NDArray[np.bool_]
 COLUMNS = [
@@ -70,7 +70,7 @@ def test_a_verdict_on_tasks_is_paired_by_item(tmp_path: Path) -> None:
     one, both = judged(tmp_path, "next_line"), judged(tmp_path, "score")
     assert one.state == both.state == "holds"
     assert one.numbers.endswith("paired over 203 items, 3 seeds") and "points [" in one.numbers
-    assert both.numbers.endswith("paired over 609 items, 3 seeds")
+    assert both.numbers.endswith("paired over 609 items, 3 seeds; the same leaving out any one of 2 tasks")
     by_seed = [
         np.mean([answered("FullKD", seed, size, at).mean() - answered("CE", seed, size, at).mean()
                  for at, size in enumerate((203, 406))])
@@ -79,6 +79,50 @@ def test_a_verdict_on_tasks_is_paired_by_item(tmp_path: Path) -> None:
     assert f"by {100 * np.mean(by_seed):+.3f} points" in both.numbers
     assert (judged(tmp_path, "zero_shot").numbers, judged(tmp_path, "hellaswag").numbers) == (both.numbers, one.numbers)
     assert judged(tmp_path, "lm_loss").numbers.split("; ")[0].endswith(", 3 seeds")
+
+
+def test_a_mean_that_rests_on_one_task_says_so(tmp_path: Path) -> None:
+    """As SALT's gain rests on LAMBADA."""
+    for label in ("CE", "FullKD"):
+        for seed in range(3):
+            of = {"next_line": "CE", "last_word": label, "pairs": "CE"}
+            tasks = {name: task(answered(by, seed, 400, place)) for place, (name, by) in enumerate(of.items())}
+            plant_answers(tmp_path, label, seed, tasks)
+    found = judged(tmp_path, "score")
+    assert found.state == "holds" and found.numbers.endswith("3 seeds; inconclusive without last_word")
+
+
+def test_a_row_or_a_column_shows_a_run_as_it_stood(tmp_path: Path) -> None:
+    plant_both(tmp_path, seeds=2)
+    early = {name: task(np.arange(203) < right) for name, right in (("next_line", 10), ("sums", 20))}
+    for label in ("CE", "FullKD"):
+        for seed in range(2):
+            path = next(tmp_path.glob(f"{label.lower()}*-s{seed}"))
+            summary, config = (json.loads((path / f"{part}.json").read_text()) for part in ("summary", "config"))
+            config["settings"]["steps"] = 40
+            summary["curves"]["by_step"] = {"step": [7, 40], "lm_loss": [5.0 + seed, 3.0], "accuracy": [0.1, 0.3]}
+            given = json.loads((path / "answers.json").read_text())
+            (path / "answers.7.json").write_text(json.dumps({**given, "tasks": early}))
+            for part, content in (("summary", summary), ("config", config)):
+                (path / f"{part}.json").write_text(json.dumps(content))
+    late = exhibit(columns=COLUMNS)
+    rows = [
+        *late.rows,
+        Row(label="CE, early", recipe=CHANGED["CE"], at=36 / 208),
+        Row(label="CE, unseen", recipe=CHANGED["CE"], at=0.5),
+        Row(label="CE, end", recipe=CHANGED["CE"], at=1.0),
+    ]
+    columns = [*COLUMNS, Column(key="then", label="Then", unit="%", better="higher", metric="accuracy", at=36 / 208)]
+    table = frame(late.model_copy(update={"rows": rows, "columns": columns}), records(tmp_path), "logged")
+    of_one = table[table["seed"] == 1][["row", "column", "value"]].values.tolist()
+    shown = {(row, column): value for row, column, value in of_one}
+    assert shown["CE, early", "lm_loss"] == 6.0 and shown["CE", "lm_loss"] == shown["CE, end", "lm_loss"] == 4.0
+    assert shown["CE, early", "next_line"] == shown["CE, early", "hellaswag"] == pytest.approx(100 * 10 / 203)
+    assert shown["CE, early", "zero_shot"] == shown["CE, early", "score"] == pytest.approx(100 * 15 / 203)
+    assert shown["CE", "then"] == shown["FullKD", "then"] == 10.0
+    assert not [key for key in shown if key[0] == "CE, unseen" and key[1] != "then"]
+    kept = table.attrs["answers"].cells["CE, early", "next_line"][1]["next_line"]
+    assert int(kept.right.sum()) == 10
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ class Before(TypedDict):
 def before(run: Run, found: Plan) -> Before:
     runs = [run.teacher.id] if run.teacher and run.teacher.id in found.teachers else []
     runs += [student.id for student in students(run)]
+    runs += [each.id for each in run.scorers.values() if isinstance(each, Run) and each.id in found.teachers]
     return Before(runs=runs, caches=run.recipe.reads_cache)
 
 

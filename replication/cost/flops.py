@@ -89,10 +89,10 @@ class Cost:
     @cached_property
     def taught(self) -> int:
         """Steps that ask for a target."""
-        steps, recipe = self.run.steps, self.run.recipe.training_recipe
+        steps, horizon, recipe = self.run.steps, self.run.horizon, self.run.recipe.training_recipe
         if not recipe.uses_teacher or recipe.positions.asks_target:
             return steps if recipe.uses_teacher else 0
-        return sum(recipe.schedule(step / steps)[0] > 0 for step in range(steps))
+        return sum(recipe.schedule(step / horizon)[0] > 0 for step in range(steps))
 
     @property
     def asks_teacher(self) -> bool:
@@ -151,7 +151,8 @@ class Cost:
         recipe, text = self.run.recipe, self.run.scale.corpus_tokens
         if recipe.text or text is None:
             return self.tokens  # a text of unknown length is taken to be so long that nothing is seen twice
-        kept = getattr(recipe.samples, "keep", 1.0)
+        kept = getattr(recipe.samples, "keep", 1.0) if recipe.samples.until == 1 else 1.0
+        text = self.run.scale.budget(recipe.samples.pool) if recipe.samples.pool else text
         # a row's tokens, in another order, begin in the middle of a row: they touch one row more than they fill
         touched = 1 + self.teacher_length / self.run.length if isinstance(recipe.alignment, Different) else 1
         return min(round(touched * self.tokens), round(kept * text))

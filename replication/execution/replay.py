@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from replication.experiment.lineage import Early
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run, students
 from replication.experiment.scale import load_scale
@@ -130,6 +131,7 @@ def find_models(record: Logged, run: Run, machine: Machine, here: Machine) -> No
         return
     wanted = [(run.teacher, "teacher")] if run.teacher is not None else []
     wanted += [(other, "start") for other in (students(run) if not trains(run) else [run.start] if run.start else [])]
+    wanted += [(each, what) for what, each in run.scorers.items() if isinstance(each, Run) and what != "teacher"]
     for other, what in wanted:
         assert other is not None
         stated = record.config["inputs"].get(what, "unrecorded")
@@ -163,8 +165,7 @@ def trained_again(record: Logged, run: Run, machine: Machine) -> Verdict:
     last = record.steps[-1]["step"]
     data = text_of(record, run, machine)
     teacher = teacher_for(run, machine) if run.recipe.teacher != "none" else None
-    tokens = last * run.role.optimiser.batch * run.length
-    beginning = replace(run, recipe=replace(run.recipe, tokens=str(tokens)))
+    beginning = replace(run, recipe=replace(run.recipe, stop=Early(last / run.horizon)))
     if run.recipe.reads_cache:
         build([Need(beginning)], machine)
     training = Training(run, data, teacher, machine, supervision_of(beginning, data, teacher, machine))

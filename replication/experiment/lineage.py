@@ -1,4 +1,4 @@
-"""What lies around a student's distillation: its first weights, what its teacher read before, its tuning afterwards.
+"""What lies around a student's distillation: its first weights, what its teacher read before, its end, its tuning.
 
 `text` and `tokens` are words of the scale; a text may also be a corpus, as in a recipe.
 """
@@ -97,9 +97,36 @@ class FineTuned(Instructed):
     text: str = "sums:20000"
 
 
+@dataclass(frozen=True)
+class AtItsEnd:
+    """Training takes all of its steps."""
+
+    def of(self, steps: int) -> int:
+        return steps
+
+
+@dataclass(frozen=True)
+class Early:
+    """Training stops after a `share` of its steps, on the way of its schedules: an early checkpoint of the whole run.
+
+    So nothing has to have been kept of a teacher that is trained already: the first steps, made again, are the same.
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"Early.share is {self.share}; give the share of the steps to take, in (0, 1].")
+
+    def of(self, steps: int) -> int:
+        return max(1, round(self.share * steps))
+
+
 Initial = Fresh | FromTeacherLayers | Pretrained
 INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers, Pretrained)}
 Background = SameText | OtherText | Adapted
 BACKGROUNDS = {cls.__name__: cls for cls in (SameText, OtherText, Adapted)}
 Tuning = Untuned | Instructed | FineTuned
 TUNINGS = {cls.__name__: cls for cls in (Untuned, Instructed, FineTuned)}
+Stop = AtItsEnd | Early
+STOPS = {cls.__name__: cls for cls in (AtItsEnd, Early)}

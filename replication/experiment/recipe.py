@@ -19,13 +19,16 @@ from replication.axes.targets.kept import SAMPLED, TARGETS, Full, OneHot
 from replication.experiment.lineage import (
     BACKGROUNDS,
     INITIALS,
+    STOPS,
     TUNINGS,
     Adapted,
+    AtItsEnd,
     Background,
     Fresh,
     Initial,
     Instructed,
     SameText,
+    Stop,
     Tuning,
     Untuned,
 )
@@ -77,6 +80,7 @@ class Recipe:
     initial: Initial = field(default_factory=Fresh)
     background: Background = field(default_factory=SameText)
     tuning: Tuning = field(default_factory=Untuned)
+    stop: Stop = field(default_factory=AtItsEnd)
     probe: str = "train"
     # where the token stands that a tokenizer puts before a text: before "rows" or "documents", or "none"; "auto" is
     # before rows if the tokenizer puts one before a text
@@ -100,6 +104,8 @@ class Recipe:
             )
         if self.teacher == "none" and not isinstance(self.target, OneHot):
             raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
+        if self.teacher == "none" and any(reader.what != "student" for reader in self.samples.readers):
+            raise ValueError(f"Samples {type(self.samples).__name__} are chosen by a teacher, and teacher is 'none'.")
         if not isinstance(self.hidden, NoHidden) and not isinstance(self.target, Full):
             raise ValueError(
                 f"Hidden {type(self.hidden).__name__} needs the teacher's hidden states, which come with target Full "
@@ -174,6 +180,7 @@ AXES: dict[str, dict[str, Any]] = {
     "initial": INITIALS,
     "background": BACKGROUNDS,
     "tuning": TUNINGS,
+    "stop": STOPS,
 }
 
 

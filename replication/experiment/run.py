@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from replication.axes.targets.kept import OneHot
 from replication.experiment.identity import run_id
-from replication.experiment.lineage import Adapted, Instructed, OtherText, Pretrained, SameText, Untuned
+from replication.experiment.lineage import Adapted, Early, Instructed, OtherText, Pretrained, SameText, Untuned
 from replication.experiment.recipe import Recipe
 from replication.experiment.scale import Role, Scale
 
@@ -52,7 +53,12 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps. Refuses a budget that is not even one batch."""
+        """Optimiser steps that are taken."""
+        return self.recipe.training_recipe.stop.of(self.horizon)
+
+    @property
+    def horizon(self) -> int:
+        """Optimiser steps of the schedules, of which the run may stop early. Refuses less than one batch."""
         batch = self.role.optimiser.batch * self.length
         budget = self.scale.budget(self.recipe.training_recipe.tokens)
         if budget < batch:
@@ -103,6 +109,50 @@ class Run:
         return Run(pretrained, self.scale, self.seed)
 
     @property
+    def stage(self) -> int:
+        """Sequences that are read before `samples.until` of the training is done, those of a last step included."""
+        until = self.recipe.training_recipe.samples.until
+        return self.role.optimiser.batch * sum(step / self.horizon < until for step in range(self.horizon))
+
+    @property
+    def scorers(self) -> dict[str, Run | str]:
+        """What scores the samples beside the student before its first step, by what it is: runs, or checkpoints.
+
+        ValueError where it cannot be made.
+        """
+        found: dict[str, Run | str] = {}
+        samples = self.recipe.training_recipe.samples
+        for reader in samples.readers:
+            if reader.what == "teacher":
+                found["teacher"] = self.teacher or self.recipe.teacher
+            elif reader.what == "early":
+                found["early"] = reader.name or self.early(reader.share)
+            elif reader.what == "reference":
+                trains = self.scale.trains(reader.name)
+                found["reference"] = self.beginner(reader.name, reader.tokens) if trains else reader.name
+        return found
+
+    def early(self, share: float) -> Run:
+        """The teacher's own run, stopped early."""
+        if self.teacher is None:
+            raise ValueError(
+                f"Samples {type(self.recipe.samples).__name__} are chosen by an early checkpoint of the teacher, and "
+                f"{self.recipe.teacher!r} is no role that is trained here: give samples = {{ ..., scorer = ... }}, a "
+                "checkpoint of less training (a folder, or a Hugging Face name)."
+            )
+        return replace(self.teacher, recipe=replace(self.teacher.recipe, stop=Early(share)))
+
+    def beginner(self, role: str, tokens: str) -> Run:
+        """A run that trains a role on the first rows that this run would read, which it then leaves out."""
+        if self.tokenizer != self.scale.tokenizer:
+            raise ValueError(
+                f"{role!r} would be trained with the scale's tokenizer, and {self.tokenizer!r} brings another. Give a "
+                "checkpoint of that tokenizer (a folder, or a Hugging Face name), or a role as teacher."
+            )
+        recipe = Recipe(role, "none", tokens, self.recipe.text, target=OneHot(), **reading(self.recipe))
+        return Run(recipe, self.scale, self.seed)
+
+    @property
     def untuned(self) -> Run:
         return Run(replace(self.recipe, tuning=Untuned()), self.scale, self.seed)
 
@@ -111,7 +161,7 @@ class Run:
         recipe = self.recipe
         if isinstance(recipe.tuning, Instructed):
             return self.untuned.settings() | recipe.tuning.settings(self.scale, self.steps, self.length)
-        found = self.of_student() | self.of_teacher() | recipe.background.settings(self.scale)
+        found = self.of_student() | self.of_teacher() | recipe.background.settings(self.scale) | self.of_samples()
         if self.pretraining is not None:
             found["pretrained_for"] = self.scale.budget(self.pretraining.recipe.tokens)
         return found if recipe.measurement is None else found | recipe.measurement.settings(self.scale)
@@ -135,6 +185,20 @@ class Run:
             "optimiser": role.optimiser.settings(),
             "evaluation_sequences": self.scale.evaluation_sequences,
         }
+
+    def of_samples(self) -> dict[str, Any]:
+        samples, found = self.recipe.samples, dict[str, Any]()
+        if samples.pool:
+            found["pool"] = self.scale.budget(samples.pool)
+        if samples.until < 1:
+            found["first_stage"] = self.stage * self.length
+        for what, scorer in self.scorers.items():
+            if isinstance(scorer, str):
+                found |= {} if what == "teacher" else {what: scorer}
+            elif what != "teacher":
+                tokens = scorer.steps * scorer.role.optimiser.batch * scorer.length
+                found |= {what: shape(scorer.recipe.student, scorer.role), f"{what}_tokens": tokens}
+        return found
 
     def of_teacher(self) -> dict[str, Any]:
         name = self.recipe.teacher
@@ -165,10 +229,11 @@ def shape(name: str, role: Role) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What the samples are chosen by (`training/scores.py`): float32 [S], of each row of the training text."""
+    """What the samples are chosen by (`training/scores.py`): float32 [P], of each row of the pool."""
 
-    values_S: np.ndarray
+    values_P: np.ndarray
     fingerprint: str  # of what they follow from: their last digit may depend on the machine
+    readers: Mapping[str, str] = field(default_factory=dict)  # what scored them -> its fingerprint
 
 
 def students(run: Run) -> list[Run]:

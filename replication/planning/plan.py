@@ -19,8 +19,8 @@ from replication.training.needs import Need
 class Plan:
     """Every run once, by id: equal rows of different exhibits are one run.
 
-    `teachers` are what is trained before a cache is made: also models that are distilled later, by which rows may be
-    chosen that are cached.
+    `teachers` are what is trained before a cache is made: also models that are distilled later, or only score samples:
+    by which rows are chosen that are cached.
     """
 
     teachers: dict[str, Run] = field(default_factory=dict)
@@ -29,6 +29,9 @@ class Plan:
     def add(self, run: Run) -> None:
         if run.teacher is not None and (run.recipe.measurement is None or run.recipe.measurement.taught):
             self.teachers |= {each.id: each for each in [*students(run.teacher), run.teacher]}
+        for scorer in run.scorers.values() if run.recipe.measurement is None or run.recipe.measurement.taught else ():
+            if isinstance(scorer, Run):
+                self.teachers |= {each.id: each for each in [*students(scorer), scorer]}
         for student in students(run):
             if student == run.pretraining:
                 self.teachers[student.id] = student

@@ -52,6 +52,8 @@ class Seen:
     def models(self) -> dict[str, Outline]:
         """Those from elsewhere."""
         found = {"teacher": self.teacher, "student": self.student}
+        scorers = {what: name for what, name in self.run.scorers.items() if isinstance(name, str)}
+        found |= {what: self.from_elsewhere(name) for what, name in scorers.items() if what != "teacher"}
         return {what: model for what, model in found.items() if model is not None}
 
     @cached_property

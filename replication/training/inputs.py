@@ -13,7 +13,10 @@ from replication.training.weights import model_folder, teacher_for
 
 def inputs_of_text(data: Data) -> dict[str, str]:
     found = {"tokenizer": data.tokenizer.fingerprint, "packing": data.training_rows.fingerprint}
-    return found if data.scores is None else {**found, "scores": data.scores.fingerprint}
+    if data.scores is None:
+        return found
+    beside = {what: each for what, each in data.scores.readers.items() if what in ("early", "reference")}
+    return {**found, "scores": data.scores.fingerprint, **beside}
 
 
 def inputs_of_probe(run: Run, data: Data, machine: Machine) -> dict[str, str]:

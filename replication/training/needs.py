@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from replication.axes.scoring import STUDENT
 from replication.axes.targets.base import SparseTarget, Target
 from replication.cache.manifest import FILE, Expected, Header, differences, read_manifest
 from replication.cache.manifest import Target as TargetEntry
@@ -52,7 +53,8 @@ class Need:
     def identity(self) -> dict[str, Any]:
         """What decides the teacher pass: caches that share it are written together."""
         run = self.run
-        scored = run.recipe.samples.score is not None  # by the student, who so decides which rows are cached
+        samples = run.recipe.samples
+        scored = STUDENT in samples.readers  # who so decides which rows are cached
         before = pretrained_on(run)  # which leaves its rows out
         return {
             **({"student": run.recipe.student} if scored else {}),
@@ -64,7 +66,8 @@ class Need:
             "seed": run.seed,
             "length": run.length,
             "sequences": self.sequences,
-            "samples": plain(run.recipe.samples),
+            "samples": {what: value for what, value in plain(samples).items() if value or what != "pool"},
+            **({} if samples.until == 1 else {"stage": run.stage}),
             "alignment": plain(run.recipe.alignment),
             **({"objective": plain(run.recipe.objective)} if run.recipe.objective.rewrites else {}),
             **{what: word for what, word in reading(run.recipe).items() if what in changed(run.recipe)},
@@ -81,7 +84,7 @@ class Need:
 
     def rows(self, data: Data) -> tuple[Packing, np.ndarray]:
         """The packing that the teacher reads, and its rows that are cached, ascending."""
-        mine = np.sort(order_of(self.run, data)[: self.sequences])
+        mine = np.unique(order_of(self.run, data)[: self.sequences])
         alignment = self.run.recipe.alignment
         if not isinstance(alignment, Different):
             return data.train, mine

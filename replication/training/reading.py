@@ -29,6 +29,9 @@ def tokenizer_of(run: Run, corpus: Corpus, folder: Path) -> Tokenizer:
             found = replace(found, came=theirs.came)  # what the student's checkpoint came with, it is published with
         else:
             note(f"{student} brings no tokenizer: that its classes are the tokens of {run.tokenizer} is taken on trust")
+    for what, scorer in run.scorers.items():
+        if isinstance(scorer, str) and what != "teacher" and has_tokenizer(scorer):
+            refuse_another(what, scorer, open_tokenizer(scorer, corpus, folder), run, found, corpus)
     if teacher is not None and teacher.tokenizer != run.tokenizer:
         read = teacher.recipe.text
         its = corpus if read == run.recipe.text else open_corpus(run.scale.corpus_of(read))

@@ -82,7 +82,8 @@ def settle(runs: Iterable[Run], machine: Machine, again: bool = False) -> None:
 
 def below(run: Run) -> list[Run]:
     """The runs whose weights it reads."""
-    return [*students(run), *([run.teacher] if run.teacher is not None else [])]
+    read = {each.id: each for each in (*students(run), run.teacher, *run.scorers.values()) if isinstance(each, Run)}
+    return list(read.values())
 
 
 def make_lost_weights_again(runs: Sequence[Run], machine: Machine) -> None:
@@ -127,6 +128,11 @@ def replaced(run: Run, record: Record, look: Look) -> list[str]:
         ("tokenizer", run.tokenizer, then.get("tokenizer"), lambda: tokenizer_now(run, look)),
         ("teacher", recipe.teacher, then.get("teacher"), lambda: teacher_now(run, look)),
         ("student", begins[-1].id if begins else recipe.student, then.get("start"), lambda: start_now(run, look)),
+        *(
+            (what, each if isinstance(each, str) else each.id, then.get(what), partial(model_now, each, look))
+            for what, each in run.scorers.items()
+            if what != "teacher"
+        ),
     ]
     if isinstance(tuning, Instructed) and "conversations" in corpus:
         looks.append(("text", tuning.text, corpus["conversations"], lambda: conversations_now(run, tuning, look)))
@@ -169,7 +175,11 @@ def tokenizer_now(run: Run, look: Look) -> str | None:
 def teacher_now(run: Run, look: Look, find: Callable[..., str] = fingerprint) -> str | None:
     if run.recipe.teacher == "none":
         return None
-    place = run.recipe.teacher if run.teacher is None else model_folder(run.teacher, look.machine)
+    return model_now(run.recipe.teacher if run.teacher is None else run.teacher, look, find)
+
+
+def model_now(model: Run | str, look: Look, find: Callable[..., str] = fingerprint) -> str | None:
+    place = model if isinstance(model, str) else model_folder(model, look.machine)
     return look.known(f"{find.__name__} {place}", lambda: files_at(place), lambda: find(load(place)))
 
 

@@ -13,7 +13,7 @@ from replication.data.chat import TEMPLATE
 from replication.data.conversations import open_conversations
 from replication.data.corpus import Corpus, open_corpus
 from replication.data.packed_conversations import SPLITS, Conversations, pack_conversations
-from replication.data.packing import Packing, pack, validation
+from replication.data.packing import Packing, pack, positions_in, validation
 from replication.data.tokenizer import Tokenizer
 from replication.experiment.lineage import Instructed, SameText
 from replication.experiment.run import Run, Scores
@@ -45,26 +45,74 @@ class Data:
 def order_of(run: Run, data: Data) -> np.ndarray:
     """The training rows in training order, once through; a longer budget goes through them again.
 
-    Without those by which the student was pretrained. ValueError where they are all of them.
+    They are chosen in the pool. Where that is for a first stage only, the others of the pool follow. ValueError where a
+    pool has too few.
     """
     samples = run.recipe.training_recipe.samples
-    scores_S = torch.full((len(data.training_rows),), torch.nan)
+    pool_P = pool_of(run, data)
+    scores_P = torch.full((len(pool_P),), torch.nan)
     if samples.score is not None:
         assert data.scores is not None, "what reads the rows of a run has its data scored first (training/scores.py)"
-        scores_S = torch.from_numpy(data.scores.values_S)
-    random = generator(run.seed, "samples")
-    before = pretrained_on(run)
-    if before is None or data.conversations is not None:
-        return samples(scores_S, random).numpy()
-    read = before.steps * before.role.optimiser.batch
-    if read >= len(scores_S):
+        scores_P = torch.from_numpy(data.scores.values_P)
+    kept_K = pool_P[samples(scores_P, run.stage, generator(run.seed, "samples")).numpy()]
+    if samples.until == 1:
+        return kept_K
+    if len(kept_K) < run.stage:
         raise ValueError(
-            f"Pretraining {run.recipe.student!r} for {before.recipe.tokens} tokens reads all {len(scores_S):,} rows of "
-            f"the text, and leaves none to distil it on: give initial = {{ name = 'Pretrained', tokens = ... }} fewer "
-            f"than {len(scores_S) * run.length:,}."
+            f"The first stage reads {run.stage:,} sequences, and samples {type(samples).__name__} keeps "
+            f"{len(kept_K):,} of {len(pool_P):,}: give a larger pool, or a shorter stage (samples.until)."
         )
-    left_S = np.setdiff1d(np.arange(len(scores_S)), order_of(before, data)[:read])
-    return left_S[samples(scores_S[left_S], random).numpy()]
+    first_K = kept_K[: run.stage]
+    return np.concatenate([first_K, np.setdiff1d(pool_P, first_K)])
+
+
+def pool_of(run: Run, data: Data) -> np.ndarray:
+    """The rows among which samples are chosen, ascending: without those by which the student was pretrained, and those
+    that a model has read which was made to choose.
+
+    ValueError where too few are left.
+    """
+    rows_S = np.arange(len(data.training_rows))
+    if data.conversations is not None:
+        return rows_S
+    for before in readers_of(run):
+        rows_S = np.setdiff1d(rows_S, read_by(before, run, data))
+        if not len(rows_S):
+            pretrains, whole = before == run.pretraining, len(data.train)
+            said = "initial = { name = 'Pretrained', tokens = ... }" if pretrains else "samples by a model that reads"
+            raise ValueError(
+                f"{'Pretraining' if pretrains else 'Training'} {before.recipe.student!r} for {before.recipe.tokens} "
+                f"tokens reads all {whole:,} rows of the text, and leaves none to distil it on: give {said} fewer "
+                f"than {whole * run.length:,}."
+            )
+    word = run.recipe.training_recipe.samples.pool
+    if not word:
+        return rows_S
+    wanted = run.scale.budget(word) // run.length
+    if not 0 < wanted <= len(rows_S):
+        raise ValueError(
+            f"A pool of {word} tokens is {wanted:,} rows of {run.length:,}, and {len(rows_S):,} are there: give "
+            "another pool, or none for all of them."
+        )
+    return rows_S[:wanted]
+
+
+def readers_of(run: Run) -> list[Run]:
+    """The runs whose training rows this one leaves out: of a part of its own text, made for it."""
+    made = [pretrained_on(run), *(run.scorers.get(what) for what in ("early", "reference"))]
+    return [each for each in made if isinstance(each, Run) and each.recipe.text == run.recipe.text]
+
+
+def read_by(before: Run, run: Run, data: Data) -> np.ndarray:
+    """The run's rows of which a run before has read a token as input."""
+    theirs = data.train
+    if (before.seed, before.length) != (run.seed, run.length):
+        theirs = data.repack(before.seed, before.length)
+    read_R = order_of(before, replace(data, train=theirs))[: before.steps * before.role.optimiser.batch]
+    if theirs is data.train:
+        return read_R
+    places = positions_in(data.train, theirs, read_R)
+    return np.unique(places[places >= 0] // run.length)
 
 
 def pretrained_on(run: Run) -> Run | None:

@@ -8,16 +8,15 @@ from transformers import PreTrainedModel
 
 from replication.axes.divergences import ForwardKL
 from replication.axes.hidden import NoHidden
-from replication.axes.loss import distillation_loss, signals_of
+from replication.axes.loss import distillation_loss
 from replication.axes.positions import AllPositions
 from replication.axes.schedules import begun
-from replication.axes.signals import Signals
 from replication.axes.targets.base import AnyTarget, DenseTarget, one_hot
 from replication.axes.targets.drawing import Randomness
 from replication.axes.targets.kept import Full
 from replication.experiment.recipe import Recipe
 from replication.fused.head import Head, TeacherStates
-from replication.fused.loss import fused_loss, fused_signals_of
+from replication.fused.loss import fused_loss
 from replication.model.decoder import logits_and_hidden_of, logits_of
 from replication.model.output_head import head_of, hidden_of, scaling_of
 
@@ -85,16 +84,6 @@ class Student(nn.Module):
                 "logits are more than its head times them, so that only they are handed on. Leave hidden out."
             )
         return self.recipe.hidden(states_BLD.flatten(0, 1), target.hidden_ND)
-
-    @torch.no_grad()
-    def signals(self, wanted: tuple[str, ...], tokens_BL: Tensor, labels_BL: Tensor) -> Signals:
-        """Those that look at the student's logits, as it stands."""
-        nothing = one_hot(labels_BL.flatten())
-        if self.scaling is not None:
-            head = head_of(self.model, self.vocabulary, self.scaling)
-            states_BLD = hidden_of(self.model, tokens_BL)
-            return fused_signals_of(wanted, states_BLD, head, labels_BL, nothing)
-        return signals_of(wanted, logits_of(self.model, tokens_BL, self.vocabulary), labels_BL, nothing)
 
 
 @torch.no_grad()

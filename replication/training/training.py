@@ -105,7 +105,7 @@ class Training:
         Where loss or norm are not finite the weights are left as they were.
         """
         settings = self.run.role.optimiser
-        rate, progress = learning_rate(self.step, self.run.steps, settings), self.step / self.run.steps
+        rate, progress = learning_rate(self.step, self.run.horizon, settings), self.step / self.run.horizon
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
