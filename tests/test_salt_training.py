@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import oracle
 import pytest
 import torch
 
-from replication.axes.schedules import LinearDecay, LinearRatioDecay
+from replication.axes.schedules import Constant, LinearDecay, LinearRatioDecay
 from replication.experiment.recipe import parse
 from replication.experiment.run import Run
 from replication.experiment.scale import Optimiser, load_scale
@@ -21,6 +23,7 @@ from replication.training.loop import train
 from replication.training.monitor import asked_steps, watched_steps
 from replication.training.optimiser import optimiser_of, refuse_shards
 from replication.training.run_data import data_for
+from replication.training.supervision import FromText
 from replication.training.training import Training
 from replication.training.weights import teacher_for
 from tests.small import write_scale
@@ -118,21 +121,21 @@ def test_it_resumes_bit_for_bit_in_either_stage_and_at_the_border(
         assert torch.equal(one, other), name
 
 
-def test_the_second_stage_asks_no_teacher(place: tuple[Path, Machine]) -> None:
+def test_the_second_stage_asks_no_teacher_and_lets_it_go(place: tuple[Path, Machine]) -> None:
+    """So it takes the memory and the time of plain training."""
     folder, machine = place
     run = salt(folder)
     training = Training(run, data_for(run, machine.artifacts), teacher_for(run, machine), machine)
-    asked = []
-    teacher = training.supervision
-
-    def counted(*given: object) -> object:
-        asked.append(training.step)
-        return teacher(*given)  # type: ignore[arg-type]
-
-    training.supervision = counted  # type: ignore[assignment]
-    for _ in range(run.steps):
+    assert training.teacher is not None
+    teacher = weakref.ref(training.teacher)
+    for _ in range(6):
         training.advance()
-    assert asked == [0, 1, 2, 3, 4, 5]
+    assert teacher() is not None
+    training.advance()
+    gc.collect()
+    assert teacher() is None and training.supervision == FromText()
+    steady = replace(run, recipe=replace(run.recipe, schedule=Constant(0.667, 0.333)))
+    assert Training(steady, training.data, teacher_for(run, machine), machine).alone_from == run.steps
 
 
 def test_what_is_asked_on_the_way_stands_beside_the_record(place: tuple[Path, Machine]) -> None:
@@ -145,3 +148,5 @@ def test_what_is_asked_on_the_way_stands_beside_the_record(place: tuple[Path, Ma
     assert len({json.dumps({name: task["data"] for name, task in each["tasks"].items()}) for each in stood}) == 1
     assert sorted(path.name for path in (machine.artifacts / "small" / "models").glob(f"{run.id}*")) == [run.id]
     assert [line["step"] for line in record.lines("evaluations.jsonl")] == [3, 6]
+    summary = json.loads((record.folder / "summary.json").read_text())
+    assert summary["metrics"]["agreement"] > 0  # with the teacher, which was let go on the way

@@ -31,6 +31,11 @@ class Pace:
         """What a checkpoint keeps of it; loading one overwrites it in place."""
         return {}
 
+    @property
+    def over(self) -> bool:
+        """Whether what was decided on the way leaves the teacher nothing more to say."""
+        return False
+
     def looks_at(self, step: int) -> bool:
         """Whether this step's batch is to be looked at (`see`)."""
         return False
@@ -61,11 +66,15 @@ class Watching(Pace):
     def state(self) -> dict[str, Tensor]:
         return {"recent_behind_Q": self.recent_Q, "looks": self.count, "distilled": self.last}
 
+    @property
+    def over(self) -> bool:
+        return int(self.last) >= 0
+
     def __call__(self, progress: float) -> tuple[float, float]:
-        return self.schedule(progress) if int(self.last) < 0 else (0.0, 1.0)
+        return (0.0, 1.0) if self.over else self.schedule(progress)
 
     def looks_at(self, step: int) -> bool:
-        return int(self.last) < 0 and step % self.every == 0
+        return not self.over and step % self.every == 0
 
     def see(self, behind: Tensor) -> None:
         self.seen.append(behind.detach().double())
@@ -81,4 +90,4 @@ class Watching(Pace):
 
     def metrics(self, steps: int) -> dict[str, float]:
         """`let_go`: the share of the training that was distilled."""
-        return {"let_go": (int(self.last) if int(self.last) >= 0 else steps) / steps}
+        return {"let_go": (int(self.last) if self.over else steps) / steps}

@@ -48,8 +48,7 @@ def train(run: Run, machine: Machine) -> Record:
         return record
     with world.in_turn():
         data = scored(run, data_for(run, machine.artifacts), machine)
-    teacher = None if run.recipe.teacher == "none" else teacher_for(run, machine)
-    training = Training(run, data, teacher, machine)
+    training = Training(run, data, None if run.recipe.teacher == "none" else teacher_for(run, machine), machine)
     place = machine.artifacts / run.scale.name / "checkpoints" / run.id
     if world.first:
         if not record.begun:
@@ -64,7 +63,7 @@ def train(run: Run, machine: Machine) -> Record:
         weights = weights_of(training.student)
         if world.first:
             student = starting_point(run, data, machine).to(machine.device)
-            metrics, curves = measured(student, weights, teacher, training)
+            metrics, curves = measured(student, weights, training)
             publish(student, data.tokenizer, model_folder(run, machine))
             if isinstance(run.recipe.tuning, FineTuned):
                 assert data.talks is not None
@@ -132,10 +131,13 @@ def ask(training: Training, record: Record) -> None:
 
 
 def measured(
-    student: PreTrainedModel, weights: dict[str, Any], teacher: PreTrainedModel | None, training: Training
+    student: PreTrainedModel, weights: dict[str, Any], training: Training
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics and curves of `student`, which comes as it was before its first step and leaves with these weights."""
     run, data, machine = training.run, training.data, training.machine
+    teacher = training.teacher  # or let go on the way
+    if teacher is None and run.recipe.teacher != "none":
+        teacher = teacher_for(run, machine)
     sequences = run.scale.evaluation_sequences
     before = response_loss(student, data.held_out, sequences, data.tokenizer.vocabulary, machine)
     student.load_state_dict(weights)

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from replication.evaluate.language_model import tallied
-from replication.experiment.lineage import Untuned
+from replication.experiment.lineage import AtItsEnd, Untuned
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.records.record import EVALUATIONS, Record
@@ -24,8 +24,8 @@ def watched_steps(run: Run) -> frozenset[int]:
 
 def asked_steps(run: Run) -> frozenset[int]:
     """After which of them it also answers the scale's tasks."""
-    untuned = isinstance(run.recipe.tuning, Untuned)
-    return at_shares(run, run.role.asked_at) if untuned else frozenset()
+    whole = isinstance(run.recipe.tuning, Untuned) and isinstance(run.recipe.stop, AtItsEnd)
+    return at_shares(run, run.role.asked_at) if whole else frozenset()
 
 
 def at_shares(run: Run, shares: Iterable[float]) -> frozenset[int]:

@@ -79,6 +79,8 @@ class Training:
         self.supervision = supervision or supervision_of(run, data, teacher, machine)
         if isinstance(self.supervision, FromCache | FromOtherContext):
             self.inputs["cache"] = self.supervision.reader.manifest.digest
+        self.teacher = teacher  # until nothing asks it any more
+        self.alone_from = 1 + max((step for step in range(run.steps) if self.needs_target(step)), default=-1)
         self.order = order_of(run, data)
         self.step = 0
 
@@ -109,10 +111,10 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        # the teacher is not asked at a step that gives its targets no weight (SALT's second stage)
-        trained_on = self.run.recipe.training_recipe
-        needs_target = self.pace(progress)[0] > 0 or trained_on.positions.asks_target
-        supervision = self.supervision if needs_target else FromText()
+        alone = self.step >= self.alone_from or (self.pace.over and not self.needs_target(self.step))
+        if alone and self.teacher is not None:
+            self.supervision, self.teacher = FromText(), None
+        supervision = self.supervision if self.needs_target(self.step) else FromText()
         micro_batches, look = self.micro_batches(self.step), self.pace.looks_at(self.step)
         total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         for number, (rows_B, epochs_B) in enumerate(micro_batches, 1):
@@ -133,6 +135,11 @@ class Training:
         self.pace.settle(self.step, self.machine.world.mean)
         self.step += 1
         return nats, gradient_norm, rate
+
+    def needs_target(self, step: int) -> bool:
+        """The teacher is not asked at a step that gives its targets no weight (SALT's second stage)."""
+        asks = self.run.recipe.training_recipe.positions.asks_target
+        return self.pace(step / self.run.horizon)[0] > 0 or asks
 
     def standing(self) -> dict[str, float]:
         """The student on held-out text, as `monitor.standing` has it; all processes ask, the first one is told."""
