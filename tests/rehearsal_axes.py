@@ -60,6 +60,7 @@ OTHER_SCORES = ("ce_ratio", "mean_ce_ratio", "kl")  # of TopSamples, beside its 
 OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "Constant": {"kd_weight": 0.8, "ce_weight": 0.3},
     "TwoStage": {"until": 0.6},
+    "LetGo": {"every": 2, "looks": 2, "margin": 9.0},
     "LinearDecay": {"start": 0.3, "until": 0.7},
     "LinearRatioDecay": {"start": 0.3, "until": 0.7},
     "WarmupStableDecay": {"warmup": 0.3, "decay": 0.4},
@@ -135,7 +136,8 @@ def samples(name: str, stage: Stage) -> Numbers:
 
 
 def schedules(name: str, stage: Stage) -> Numbers:
-    return stage.perform(schedule={"name": name, **OF_SCHEDULE.get(name, fields_of("schedule", name))}, target=TOP)
+    target = "Full" if name == "LetGo" else TOP  # which compares with the teacher itself
+    return stage.perform(schedule={"name": name, **OF_SCHEDULE.get(name, fields_of("schedule", name))}, target=target)
 
 
 def alignments(name: str, stage: Stage) -> Numbers:

@@ -130,7 +130,8 @@ def test_a_tuned_student_answers_its_held_out_conversations_greedily(tmp_path: P
     found = answers(student, tokenizer, held_out, False)
     assert {f"tuned_{name}": value for name, value in scores(held_out, found).items()}.items() <= metrics.items()
     ids = tokenizer(opening(held_out[0][:-1]), return_tensors="pt")["input_ids"]
-    written = student.generate(ids, do_sample=False, max_new_tokens=48, pad_token_id=tokenizer.eos_token_id)
+    room = 1 + max(len(tokenizer(turns[-1].text)["input_ids"]) for turns in held_out)
+    written = student.generate(ids, do_sample=False, max_new_tokens=room, pad_token_id=tokenizer.eos_token_id)
     end = tokenizer.eos_token
     assert found[0] == tokenizer.decode(written[0, ids.shape[1] :]).partition(end)[0]
 

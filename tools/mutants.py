@@ -32,15 +32,15 @@ class Mutant:
     shown_by: str = ""  # the rehearsals to look at first, as pytest's -k has it; "" for a harmless change
 
 
-HEEDED = """needs_target = trained_on.schedule(progress)[0] > 0 or trained_on.positions.asks_target
-        supervision = self.supervision if needs_target else FromText()"""
+HEEDED = """asks = self.run.recipe.training_recipe.positions.asks_target
+        return self.pace(step / self.run.horizon)[0] > 0 or asks"""
 MUTANTS = (
     Mutant("all random streams equal", "replication/seeds.py", "[seed, *purpose]", "[seed]", "data"),
     Mutant(
         "training order reversed",
         "replication/training/run_data.py",
-        "return samples(scores_S, random).numpy()",
-        "return samples(scores_S, random).numpy()[::-1].copy()",
+        "    if samples.until == 1:\n        return kept_K",
+        "    if samples.until == 1:\n        return kept_K[::-1].copy()",
         "data",
     ),
     Mutant(
@@ -77,13 +77,17 @@ MUTANTS = (
     ),
     Mutant(
         "Adam's eps 1e-7",
-        "replication/training/training.py",
-        "weight_decay=0.0,",
-        "weight_decay=0.0, eps=1e-7,",
+        "replication/training/optimiser.py",
+        "weight_decay=0.0, fused=True",
+        "weight_decay=0.0, eps=1e-7, fused=True",
         "optimiser",
     ),
     Mutant(
-        "weight decay 1e-4", "replication/training/training.py", "weight_decay=0.0,", "weight_decay=1e-4,", "optimiser"
+        "weight decay 1e-4",
+        "replication/training/optimiser.py",
+        "weight_decay=0.0, fused=True",
+        "weight_decay=1e-4, fused=True",
+        "optimiser",
     ),
     Mutant(
         "rate 0.1 % higher",
@@ -115,10 +119,16 @@ MUTANTS = (
     Mutant(
         "an import moved",
         "replication/training/training.py",
-        "from replication.training.optimiser import learning_rate\n",
-        "from replication.training import optimiser\n\nlearning_rate = optimiser.learning_rate\n",
+        "from replication.training.optimiser import learning_rate, optimiser_of, refuse_shards\n",
+        "from replication.training import optimiser\n\nlearning_rate = optimiser.learning_rate\n"
+        "optimiser_of, refuse_shards = optimiser.optimiser_of, optimiser.refuse_shards\n",
     ),
-    Mutant("a local name changed", "replication/training/training.py", HEEDED, HEEDED.replace("needs_target", "asked")),
+    Mutant(
+        "a local name changed",
+        "replication/training/training.py",
+        HEEDED,
+        HEEDED.replace("asks ", "looks ").replace("or asks", "or looks"),
+    ),
     Mutant("a progress bar's interval", "replication/training/loop.py", "mininterval=2.0", "mininterval=3.0"),
     Mutant(
         "an error of TailAware reworded",

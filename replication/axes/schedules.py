@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from replication.axes.let_go import Pace, Watching
+from replication.axes.targets.base import at_least_one
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -33,6 +36,41 @@ class TwoStage:
 
     def __call__(self, progress: float) -> tuple[float, float]:
         return (self.omega, 1 - self.omega) if progress < self.until else (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """As TwoStage, but the first stage ends when the student has come down to its teacher: ours, SALT has a fixed step.
+
+    Without distillation a student is off by its variance, a student of the teacher alone by the teacher's bias; where
+    the second exceeds the first, a label is worth more (ours/figure21's rule, at omega = 1/2). Both are excess risks,
+    and the truth's own entropy drops out of their difference: it is the student's loss on labels minus the teacher's.
+    xi_t alone cannot say it: distilling takes (1 - omega) ** 2 of its last variance from any teacher (Eq. 68). Every
+    so many steps the batch's own labels are looked at, which the student sees for the first time in the first epoch;
+    the mean over the last `looks` decides.
+    """
+
+    omega: float = 0.667
+    every: int = 8  # steps from look to look
+    looks: int = 5
+    margin: float = 0.0  # nats that the student may still be behind
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.omega <= 1:
+            raise ValueError(f"LetGo.omega is {self.omega}; give a share between 0 and 1.")
+        at_least_one("LetGo.every", self.every)
+        at_least_one("LetGo.looks", self.looks)
+
+    def __call__(self, progress: float) -> tuple[float, float]:
+        """As long as it holds on: at most throughout."""
+        return self.omega, 1 - self.omega
+
+
+def begun(schedule: Schedule) -> Pace:
+    """What a training calls at its steps."""
+    if isinstance(schedule, LetGo):
+        return Watching(schedule, schedule.every, schedule.looks, schedule.margin)
+    return Pace(schedule)
 
 
 @dataclass(frozen=True)
@@ -107,5 +145,5 @@ class WarmupStableDecay:
         return kd_weight, 1 - kd_weight
 
 
-Schedule = Constant | TwoStage | LinearDecay | LinearRatioDecay | WarmupStableDecay
-SCHEDULES = {cls.__name__: cls for cls in (Constant, TwoStage, LinearDecay, LinearRatioDecay, WarmupStableDecay)}
+Schedule = Constant | TwoStage | LetGo | LinearDecay | LinearRatioDecay | WarmupStableDecay
+SCHEDULES = {cls.__name__: cls for cls in (Constant, TwoStage, LetGo, LinearDecay, LinearRatioDecay, WarmupStableDecay)}

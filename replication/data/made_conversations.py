@@ -23,7 +23,7 @@ from replication.data.text_files import files_under
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 UNWANTED = {"test", "tests", "idle_test"}  # they document little
 SHORT = 160  # characters of what is said, where a conversation has more than that
-CODE = 240  # of code
+CODE = 120  # of code
 ROUNDS = ("another module", "the same module", "a word of it")  # where what is not said of a thing is from
 
 

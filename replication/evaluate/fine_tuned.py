@@ -13,17 +13,19 @@ from replication.data.chat import Conversation, opening
 from replication.evaluate.tasks.harness import reader
 
 ROUGE = ("rouge1", "rouge2", "rougeLsum")
-TOKENS = 64  # of an answer, at most
+TOKENS = 48  # of an answer, at most
 KIND = re.compile(r"Round (\d):")  # of an inference
 
 
 def answers(
     student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Conversation], autocast: bool
 ) -> list[str]:
-    """To the last turn of each, which is the assistant's; up to the end of text."""
+    """To the last turn of each, which is the assistant's; up to the end of text, or as far as the longest true answer
+    goes, so that a student that reads little loses no more of a question than it must."""
     from lm_eval.api.instance import Instance
 
-    how = {"until": [tokenizer.eos_token], "max_gen_toks": TOKENS, "do_sample": False}
+    longest = max(len(ids) for ids in tokenizer([turns[-1].text for turns in asked])["input_ids"])
+    how = {"until": [tokenizer.eos_token], "max_gen_toks": min(TOKENS, longest + 1), "do_sample": False}
     requests = [
         Instance("generate_until", {}, (opening(turns[:-1]), dict(how)), number) for number, turns in enumerate(asked)
     ]

@@ -13,7 +13,7 @@ from replication.axes.hidden import HIDDEN, Hidden, NoHidden
 from replication.axes.objectives import OBJECTIVES, NextToken, Objective
 from replication.axes.positions import POSITIONS, AllPositions, Positions, Responses
 from replication.axes.samples import SAMPLES, AllSamples, Samples
-from replication.axes.schedules import SCHEDULES, Constant, Schedule
+from replication.axes.schedules import SCHEDULES, Constant, LetGo, Schedule
 from replication.axes.signals import NEEDS_WHOLE, ask_whole
 from replication.axes.targets.base import Target
 from replication.axes.targets.kept import SAMPLED, TARGETS, Full, OneHot
@@ -116,6 +116,11 @@ class Recipe:
             raise ValueError(
                 f"Hidden {type(self.hidden).__name__} needs the teacher's hidden states, which come with target Full "
                 f"only, online: {type(self.target).__name__} keeps none. Use target 'Full', or leave hidden out."
+            )
+        if isinstance(self.schedule, LetGo) and not isinstance(self.target, Full):
+            raise ValueError(
+                f"Schedule LetGo compares student and teacher on the labels, which {type(self.target).__name__} does "
+                "not keep: use target 'Full', or schedule 'TwoStage'."
             )
         if not isinstance(self.initial, Fresh) and self.teacher == "none":
             raise ValueError(f"Initial {type(self.initial).__name__} needs a teacher, and teacher is 'none'.")

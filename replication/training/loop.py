@@ -144,7 +144,7 @@ def measured(
     metrics, curves = evaluate(student, teacher, data.validation, sequences, data.tokenizer.vocabulary, machine)
     metrics |= {f"{name}_before": value for name, value in before.items()}
     metrics |= response_loss(student, data.held_out, sequences, data.tokenizer.vocabulary, machine)
-    metrics |= cached_classes(training.supervision)
+    metrics |= cached_classes(training.supervision) | training.pace.metrics(run.steps)
     metrics["parameters"] = parameters(student)
     metrics["tokens_per_parameter"] = run.steps * training.tokens / metrics["parameters"]
     return metrics, curves

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from replication.axes.divergences import ForwardKL
 from replication.axes.hidden import NoHidden
 from replication.axes.loss import distillation_loss
-from replication.axes.targets.base import AnyTarget
+from replication.axes.positions import AllPositions
+from replication.axes.schedules import begun
+from replication.axes.targets.base import AnyTarget, DenseTarget, one_hot
 from replication.axes.targets.drawing import Randomness
+from replication.axes.targets.kept import Full
 from replication.axes.writing import MiniLLM
 from replication.experiment.recipe import Recipe
-from replication.fused.head import TeacherStates
+from replication.fused.head import Head, TeacherStates
 from replication.fused.loss import fused_loss
 from replication.model.decoder import logits_and_hidden_of, logits_of
 from replication.model.output_head import head_of, hidden_of, scaling_of
@@ -29,6 +34,7 @@ class Student(nn.Module):
         self.model, self.recipe, self.vocabulary = model, recipe, vocabulary
         self.scaling = scaling_of(model, vocabulary)
         self.positions = recipe.positions.begun(next(model.parameters()).device)
+        self.pace = begun(recipe.schedule)
 
     def forward(
         self,
@@ -39,25 +45,44 @@ class Student(nn.Module):
         generator: Randomness | None = None,
         mask_BL: Tensor | None = None,
         rollout: Rollout | None = None,
+        look: bool = False,
     ) -> Tensor:
+        """`look`: the pace is to see how far the student is behind its teacher on these labels."""
         if rollout is not None:
             assert isinstance(self.recipe.writing, MiniLLM)
             known = target.whole() if isinstance(target, TeacherStates) else target
             logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
             return minillm_loss(logits_BLV, labels_BL, known, rollout, self.recipe.writing)
-        how = (self.recipe.divergence, self.positions, *self.recipe.schedule(progress), progress, generator)
-        compared = not isinstance(self.recipe.hidden, NoHidden) and self.recipe.schedule(progress)[0] > 0
+        how = (self.recipe.divergence, self.positions, *self.pace(progress), progress, generator)
+        compared = not isinstance(self.recipe.hidden, NoHidden) and self.pace(progress)[0] > 0
         if self.scaling is not None:
             head = head_of(self.model, self.vocabulary, self.scaling)
             states_BLD = hidden_of(self.model, tokens_BL)
+            if look:
+                own = on_labels(states_BLD.detach(), head, labels_BL, mask_BL)
+                self.pace.see(own - self.teachers_loss(labels_BL, target, mask_BL))
             beside_N = self.beside(states_BLD, target) if compared else None
             return fused_loss(states_BLD, head, labels_BL, target, *how, beside_N, mask_BL)
         whole = target.whole() if isinstance(target, TeacherStates) else target
-        if not compared:
+        beside_N = None
+        if compared:
+            logits_BLV, states_BLD = logits_and_hidden_of(self.model, tokens_BL, self.vocabulary)
+            beside_N = self.beside(states_BLD, target)
+        else:
             logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
-            return distillation_loss(logits_BLV, labels_BL, whole, *how, None, mask_BL)
-        logits_BLV, states_BLD = logits_and_hidden_of(self.model, tokens_BL, self.vocabulary)
-        return distillation_loss(logits_BLV, labels_BL, whole, *how, self.beside(states_BLD, target), mask_BL)
+        if look:
+            own = plain_loss(logits_BLV.detach(), labels_BL, mask_BL)
+            self.pace.see(own - self.teachers_loss(labels_BL, target, mask_BL))
+        return distillation_loss(logits_BLV, labels_BL, whole, *how, beside_N, mask_BL)
+
+    @torch.no_grad()
+    def teachers_loss(self, labels_BL: Tensor, target: AnyTarget | TeacherStates, mask_BL: Tensor | None) -> Tensor:
+        """The teacher's own cross-entropy on the labels, whatever exponent its target has."""
+        if isinstance(target, TeacherStates):
+            return on_labels(target.hidden_ND.view(*labels_BL.shape, -1), target.head, labels_BL, mask_BL)
+        assert isinstance(target, DenseTarget) and isinstance(self.recipe.target, Full)
+        logits_NV = target.probs_NV.log() / self.recipe.target.exponent
+        return plain_loss(logits_NV.view(*labels_BL.shape, -1), labels_BL, mask_BL)
 
     def beside(self, states_BLD: Tensor, target: AnyTarget | TeacherStates) -> Tensor:
         """What the recipe's term on hidden states adds at each position."""
@@ -67,3 +92,16 @@ class Student(nn.Module):
                 "logits are more than its head times them, so that only they are handed on. Leave hidden out."
             )
         return self.recipe.hidden(states_BLD.flatten(0, 1), target.hidden_ND)
+
+
+@torch.no_grad()
+def on_labels(hidden_BLD: Tensor, head: Head, labels_BL: Tensor, mask_BL: Tensor | None) -> Tensor:
+    """Cross-entropy of the labels, nats a position that is trained."""
+    plain = one_hot(labels_BL.flatten()), ForwardKL(), AllPositions(), 0.0, 1.0
+    return fused_loss(hidden_BLD, head, labels_BL, *plain, mask_BL=mask_BL)
+
+
+@torch.no_grad()
+def plain_loss(logits_BLV: Tensor, labels_BL: Tensor, mask_BL: Tensor | None) -> Tensor:
+    plain = one_hot(labels_BL.flatten()), ForwardKL(), AllPositions(), 0.0, 1.0
+    return distillation_loss(logits_BLV, labels_BL, *plain, 0.0, None, None, mask_BL)

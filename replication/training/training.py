@@ -69,7 +69,8 @@ class Training:
         if teacher is not None:
             self.inputs["teacher"] = fingerprint(teacher)
         student = Student(model, run.recipe.training_recipe, data.tokenizer.vocabulary)
-        self.learnt = student.positions.state  # beside the weights
+        self.pace = student.pace
+        self.learnt = student.positions.state | self.pace.state  # beside the weights
         if machine.compiled:
             compile_layers(model)
             if teacher is not None:
@@ -125,10 +126,11 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        if self.step >= self.alone_from and self.teacher is not None:
+        alone = self.step >= self.alone_from or (self.pace.over and not self.needs_target(self.step))
+        if alone and self.teacher is not None:
             self.supervision, self.teacher, self.beside = FromText(), None, None
         supervision = self.supervision if self.needs_target(self.step) else FromText()
-        micro_batches = self.micro_batches(self.step)
+        micro_batches, look = self.micro_batches(self.step), self.pace.looks_at(self.step)
         if isinstance(supervision, FromRollouts):
             supervision.at(self.step)
         total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
@@ -141,20 +143,21 @@ class Training:
             with synchronised(self.student, last=number == len(micro_batches)):
                 with self.machine.precision(), self.chance(number):
                     trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, streams, batch.mask_BL
-                    loss = self.student(*trained, batch.rollout) / len(micro_batches)
+                    loss = self.student(*trained, batch.rollout, look) / len(micro_batches)
                 loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)
         nats, gradient_norm = float(self.machine.world.mean(total)), float(whole(norm))
         if math.isfinite(nats) and math.isfinite(gradient_norm):
             self.optimiser.step()
+        self.pace.settle(self.step, self.machine.world.mean)
         self.step += 1
         return nats, gradient_norm, rate
 
     def needs_target(self, step: int) -> bool:
         """The teacher is not asked at a step that gives its targets no weight (SALT's second stage)."""
-        trained_on = self.run.recipe.training_recipe
-        return trained_on.schedule(step / self.run.horizon)[0] > 0 or trained_on.positions.asks_target
+        asks = self.run.recipe.training_recipe.positions.asks_target
+        return self.pace(step / self.run.horizon)[0] > 0 or asks
 
     def standing(self) -> dict[str, float]:
         """The student on held-out text, as `monitor.standing` has it; all processes ask, the first one is told."""
