@@ -56,11 +56,8 @@ def measured(exhibit: Exhibit, table: pd.DataFrame, against: str = "") -> list[D
         if both.shape[1] < 2:
             continue
         answers: Answered = table.attrs["answers"]
-        paired = (
-            answers.paired(column.key, [first, second], list(both.columns), column.times)
-            if answers.has(column.key)
-            else ""
-        )
+        seeds = [int(seed) for seed in both.columns]
+        paired = answers.paired(column.key, [first, second], seeds, column.times) if answers.has(column.key) else ""
         values = {label: both.loc[label].to_numpy() for label in (first, second)}
         ahead = Sample(values, None if isinstance(paired, str) else paired).contrast((first, 1.0), (second, -1.0))
         p = ahead.p_greater()

@@ -111,7 +111,8 @@ def selection(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float],
 
 def empty(model: PreTrainedModel) -> Tally:
     size, device = sum(weight.numel() for weight in model.parameters()), next(model.parameters()).device
-    return Tally(*(torch.zeros(size, dtype=torch.float64, device=device) for _ in range(3)))
+    full, chosen, expected = torch.zeros(3, size, dtype=torch.float64, device=device)
+    return Tally(full, chosen, expected)
 
 
 def count(
