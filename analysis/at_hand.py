@@ -200,7 +200,8 @@ def with_answers(
 def asked_instead(record: Record, probe: str, like: Answers, own: Answers | None) -> Record:
     """What stands for the probe's record of a training; without a number of one that has no answers of its own."""
     found = None if own is None else own.of(probe)
-    summary = Summary(metrics={} if found is None else found.counterparts(), diverged=own is None)
+    metrics: dict[str, float | None] = {} if found is None else dict(found.counterparts())
+    summary = Summary(metrics=metrics, diverged=own is None)
     return record.model_copy(
         update={"config": asking(record.config, probe, like.of(probe)), "summary": summary, "answers": found}
     )

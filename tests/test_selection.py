@@ -32,7 +32,8 @@ def test_all_positions_are_full_distillation(measure: Measure) -> None:
     for when in ("", "_before"):
         assert found[f"angle{when}"] == pytest.approx(0, abs=1e-5)
         assert found[f"relative_error{when}"] == pytest.approx(0, abs=1e-9)
-        assert found[f"unique_positions{when}"] == found[f"coverage{when}"] == 1
+        assert found[f"unique_positions{when}"] == found[f"coverage{when}"] == found[f"overlap{when}"] == 1
+        assert found[f"share{when}"] == pytest.approx(1) and found[f"noise{when}"] == 0
 
 
 def test_a_draw_that_corrects_has_an_error_and_no_bias(measure: Measure) -> None:
@@ -40,9 +41,16 @@ def test_a_draw_that_corrects_has_an_error_and_no_bias(measure: Measure) -> None
         measure(policy) for policy in ("TopFraction", "PositionSampling", "UnbiasedPositionSampling", "RandomFraction")
     )
     for when in ("", "_before"):
-        assert top[f"bias{when}"] == top[f"relative_error{when}"] > 0.05  # nothing is drawn
+        assert (
+            top[f"bias{when}"] == top[f"relative_error{when}"] > 0.05 and top[f"noise{when}"] == 0
+        )  # nothing is drawn
+        assert 0 < top[f"overlap{when}"] < 1 and 0 < top[f"share{when}"] < 1
         for unbiased in (corrected, anywhere):
-            assert unbiased[f"bias{when}"] < 1e-9 and unbiased[f"relative_error{when}"] > 0.05
+            assert unbiased[f"bias{when}"] < 1e-9
+            assert (
+                unbiased[f"noise{when}"] == pytest.approx(unbiased[f"relative_error{when}"])
+                and unbiased["noise"] > 0.05
+            )
         assert 1e-6 < drawn[f"bias{when}"] < drawn[f"relative_error{when}"]
         assert top[f"coverage{when}"] == 1 and drawn[f"coverage{when}"] < 1
         # a fifth of sixteen, rounded up; draws may repeat

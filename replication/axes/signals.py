@@ -101,8 +101,9 @@ def gradient_norm(student_logits_RV: Tensor, target: AnyTarget, labels_R: Tensor
 OF_BOTH: tuple[Signal, ...] = (kl, reverse_kl, entropy_plus_kl, ce_ratio, ce_ratio_plus_entropy, gradient_norm)
 OF_STUDENT: tuple[Signal, ...] = (student_entropy, student_entropy_bfloat16, student_ce, *OF_BOTH)
 OF_TARGET: tuple[Signal, ...] = (confidence, teacher_entropy, teacher_ce, *OF_BOTH)
-# those that need a probability of every class
-OF_WHOLE: tuple[Signal, ...] = tuple(one for one in OF_TARGET if one not in (confidence, kl))
+# of the latter those that can do with a sparse target, and those that need a probability of every class
+OF_SPARSE: tuple[Signal, ...] = (confidence, kl)
+OF_WHOLE: tuple[Signal, ...] = tuple(one for one in OF_TARGET if one not in OF_SPARSE)
 SIGNALS: dict[str, Signal] = {signal.__name__: signal for signal in (*OF_STUDENT, *OF_TARGET)}
 # those for which `fused/loss.py` may make float32 logits by bfloat16 products, in less than half the time
 IN_BFLOAT16: tuple[Signal, ...] = (student_entropy_bfloat16,)

@@ -35,7 +35,7 @@ from replication.training.weights import model_folder, starting_point, teacher_f
 @dataclass
 class Tally:
     """Gradients of a batch, summed over what has been read of it: of all positions, of those chosen, of the latter on
-    average over the policy's draws; and of the positions how many are supervised, and how many of the highest are."""
+    average over the policy's draws; and how many positions are supervised, how many of the highest, how many again."""
 
     full: Tensor
     chosen: Tensor
@@ -44,6 +44,7 @@ class Tally:
     supervised: int = 0
     highest: int = 0
     covered: int = 0
+    again: int = 0  # supervised by the other student's signals as well
 
     def found(self) -> dict[str, float]:
         bias = compared(self.expected, self.full)
@@ -51,6 +52,9 @@ class Tally:
             **compared(self.chosen, self.full),
             "bias": bias["relative_error"],
             "bias_angle": bias["angle"],
+            "noise": float((self.chosen - self.expected).norm() / self.full.norm()),
+            "share": float(self.chosen @ self.full / self.full.square().sum()) * self.supervised / self.positions,
+            "overlap": self.again / self.supervised,
             "unique_positions": self.supervised / self.positions,
             "coverage": self.covered / self.highest,
         }
@@ -59,10 +63,11 @@ class Tally:
 def selection(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float], dict[str, Any]]:
     """Angle (degrees), norm ratio, cosine and relative error of the chosen positions' gradient against FullKD's.
 
-    `bias` and `bias_angle` are the same of its mean over the policy's draws, `unique_positions` the share of positions
-    that are supervised, `coverage` the share of the positions of highest entropy, as many as TopFraction takes, that
-    are among them. At the weights that FullKD left under the same seed, on rows new to it, and with `_before`
-    at those from which it began; the policy is asked as at the end of a training, and as at its beginning.
+    Of its mean over the policy's draws the same are `bias` (the error) and `bias_angle`; `noise` is what is left.
+    `unique_positions` is the share of positions that are supervised; `share` how much of FullKD's gradient, along
+    itself, comes from them; `coverage` how many of those of highest entropy, which TopFraction takes, are among them;
+    `overlap` how many of them are so for both students. One is that which FullKD left under the same seed, on rows new
+    to it; the other, `_before`, that from which it began. The policy is asked as at that time of a training.
     """
     teacher, student_run = teacher_for(run, machine), fullkd_student(run)
     folder = model_folder(student_run, machine)
@@ -86,6 +91,7 @@ def selection(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float],
         target = drawn(run.recipe.target, teacher_BLV, labels_BL, indices_B, run.seed)
         everything = drawn(Full(), teacher_BLV, labels_BL, indices_B, run.seed)
         streams = Streams(tuple(stream(machine.device, run.seed, "positions", 0, int(row)) for row in indices_B))
+        taken: dict[str, Tensor] = {}
         for name, model in students.items():
             with machine.precision():
                 student_BLV = logits_of(model, tokens_BL, data.tokenizer.vocabulary)
@@ -96,13 +102,17 @@ def selection(run: Run, data: Data, machine: Machine) -> tuple[dict[str, float],
             mean_BL = run.recipe.positions.expected(signals, progress)
             losses = student_BLV.flatten(0, 1), labels_BL.flatten()
             count(tallies[name], list(model.parameters()), run, losses, target, everything, signals, weight_BL, mean_BL)
+            taken[name] = weight_BL > 0
+        for tally in tallies.values():
+            tally.again += int((taken[""] & taken["_before"]).sum())
     metrics = {f"{key}{name}": value for name, tally in tallies.items() for key, value in tally.found().items()}
     return metrics, {}
 
 
 def empty(model: PreTrainedModel) -> Tally:
     size, device = sum(weight.numel() for weight in model.parameters()), next(model.parameters()).device
-    return Tally(*(torch.zeros(size, dtype=torch.float64, device=device) for _ in range(3)))
+    full, chosen, expected = torch.zeros(3, size, dtype=torch.float64, device=device)
+    return Tally(full, chosen, expected)
 
 
 def count(
