@@ -47,6 +47,7 @@ WRONG = {
     "sekd/eq4-drawn": ("inconsistent", "an indicator forgets how often a position was drawn"),
     "sekd/appA-zero-weight": ("inconsistent", "a position of weight zero is never drawn"),
     "sekd/sec5-corrected": ("inconsistent", "1 / q alone is N times Full KD"),
+    "sekd/code-sample-ratio": ("contradictory", "the mean of positions' ratios is not the ratio of the losses"),
     "salt/eq3": ("contradictory", "rho is called a temperature and is an inverse one"),
     "salt/eq10": ("inconsistent", "tokens outside the top k count as zeros instead of being removed"),
     "salt/eq11": ("contradictory", "tau is called an inverse temperature and is a temperature"),
