@@ -30,12 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
-    commands = top.add_subparsers(required=True, metavar="table | figure | verdicts | claims | report")
+    commands = top.add_subparsers(required=True, metavar="table | figure | verdicts | claims | differences | report")
     for name, run, about in (
         ("table", table, "print an exhibit's table with verdicts; write .md, .csv and .tex"),
         ("figure", figure, "draw an exhibit; write .svg and .png"),
         ("verdicts", all_verdicts, "one line per claim of all exhibits"),
         ("claims", claims, "the ledger: every claim with its verdict on the papers' numbers and on ours"),
+        ("differences", differences, "every difference between an exhibit's rows that survives Holm's correction"),
         ("report", report, "everything as a static site: write <build>/report/index.html"),
     ):
         command = commands.add_parser(name, help=about, description=about)
@@ -47,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--open", action="store_true", help="inconclusive ones only, by how many more seeds would decide them"
             )
+        if run is differences:
+            command.add_argument("--against", default="", help="only with this row")
         command.add_argument("--scale", default="laptop")
         command.add_argument("--results", type=Path, default=ROOT / "results", help="logged records")
         command.add_argument("--local", type=Path, help="this machine's records (default: local/ under --results)")
@@ -125,6 +128,18 @@ def claims(given: argparse.Namespace) -> None:
         for side, states in counts[paper].items():
             told = ", ".join(f"{count} {state}" for state, count in states.items())
             print(f"{PAPERS[paper]:<6} on {side:<10} {told}")
+
+
+def differences(given: argparse.Namespace) -> None:
+    """On the paper's numbers and on each voice's."""
+    from analysis.differences import measured, printed, told
+
+    exhibit, found = load(given.exhibit), read(given)
+    lines = told("published", printed(exhibit, given.against))
+    for voice in OURS:
+        if len(table := frame(exhibit, found[voice], voice)):
+            lines += told(voice, measured(exhibit, table, given.against))
+    print("\n".join(lines))
 
 
 def report(given: argparse.Namespace) -> None:

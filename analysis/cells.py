@@ -36,7 +36,10 @@ def cells(frame: pd.DataFrame) -> dict[tuple[str, str], Cell]:
 
 
 def own_text(cell: Cell | None, column: Column, expected: int) -> str:
-    """'3.467 ± 0.012 (3)': mean, half-width of the 95 % interval, seeds; '(2 of 3)' where some are missing."""
+    """'3.467 ± 0.012 (3)': mean, half-width of the 95 % interval, seeds; '(2 of 3)' where some are missing.
+
+    A deviation over seeds is one number: '0.021 (of 3)'.
+    """
     if cell is None:
         return ""
     found, diverged = cell.estimate, cell.diverged
@@ -46,6 +49,8 @@ def own_text(cell: Cell | None, column: Column, expected: int) -> str:
         return f"{word} ({count})" if diverged == found.n else f"{word} in {diverged} ({count})"
     places = column.decimals + 1  # one more than the paper prints: seeds differ in it
     text = f"{found.value:.{places}f}"
+    if column.deviation:
+        return f"{text} (of {count})"
     return f"{text} ({count})" if found.n == 1 else f"{text} ± {found.half_width:.{places}f} ({count})"
 
 

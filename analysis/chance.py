@@ -18,7 +18,7 @@ def beside(exhibit: Exhibit, records: list[Record]) -> dict[tuple[str, str], str
         column = exhibit.column(key)
         metric = exhibit.row(label).metrics.get(key) or column.metric or key
         low, high, chance = (mean(filling, f"{metric}_{word}", column.unit) for word in ("low", "high", "chance"))
-        if low is not None and high is not None and chance is not None:
+        if not column.deviation and low is not None and high is not None and chance is not None:
             found[label, key] = f"[{low:.1f} to {high:.1f}, chance {chance:.1f}]"
     return found
 

@@ -82,10 +82,18 @@ def frame(exhibit: Exhibit, records: list[Record], voice: str) -> pd.DataFrame:
                 if record.answers and column.derive is None and (tasks := record.answers.behind(metric(row, column))):
                     answered[row.label, column.key][seed] = tasks
     table = pd.DataFrame(lines, columns=FRAME_COLUMNS).astype({"seed": int, "value": float})
+    table = with_deviations(exhibit, table)
     table.attrs["notes"] = list(dict.fromkeys(notes))
     table.attrs["waiting"] = waiting(exhibit, records, choice, {(line[0], line[1]) for line in lines})
     table.attrs["answers"] = Answered(answered)
     return table
+
+
+def with_deviations(exhibit: Exhibit, table: pd.DataFrame) -> pd.DataFrame:
+    """In columns of deviations each seed has that of all seeds of its row; a row of one seed has none."""
+    wanted = table["column"].isin([column.key for column in exhibit.columns if column.deviation])
+    over_seeds = table.groupby(["row", "column"])["value"].transform("std")
+    return table.assign(value=table["value"].where(~wanted, over_seeds)).dropna(subset="value").reset_index(drop=True)
 
 
 def waiting(

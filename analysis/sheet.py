@@ -13,6 +13,7 @@ from analysis.cells import Cell, cells, own_text, published_text
 from analysis.chance import LEGEND, beside
 from analysis.claims import STATES, Verdict, judge
 from analysis.counts import counts, in_words
+from analysis.differences import noted
 from analysis.load import Record, choose, frame
 from paper_tables.spec import PAPERS, TEXT, Claim, Column, Exhibit, Row, load
 
@@ -88,7 +89,7 @@ def sheet(exhibit: Exhibit, scale: str, records: dict[str, list[Record]], notes:
         seeds={voice: seeds_of(table) for voice, table in frames.items()},
         header=[*header(exhibit, scale, chosen, empty(exhibit, frames)), *pointer(exhibit, records)],
         verdicts=verdicts(exhibit, frames),
-        notes=[*told, *(notes or []), *exhibit.notes],
+        notes=[*told, *(notes or []), *exhibit.notes, *noted(exhibit, frames)],
         beside=company,
     )
 

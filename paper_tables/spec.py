@@ -54,6 +54,7 @@ class Column(Entry):
     recipe: dict[str, Any] = Field(default_factory=dict)  # in which that run's recipe differs from the row's
     # {function = "gap_closed", of = "lm_loss", start = "CE", end = "FullKD"}: from rows, or columns of its own row
     derive: dict[str, str] | None = None
+    deviation: bool = False  # not what the runs measure but its deviation over seeds (divisor n - 1)
     why: str = ""  # why the suite leaves this column empty, when it does
     average_of: list[str] = Field(default_factory=list)  # the columns (tasks) whose mean this one is printed to be
     weights: list[float] = Field(default_factory=list)  # their weights, where the mean is weighted

@@ -74,6 +74,10 @@ def over_positions(weights: np.ndarray, draws: int, value: Callable[[tuple[int, 
     return float(oracle.expected_over_counts([w / sum(weights) for w in weights], draws, value))
 
 
+def budgets(lengths: Any, keep: float) -> list[int]:
+    return [sum(oracle.top_fraction([0.0] * int(length), str(keep))) for length in lengths]
+
+
 def corrected(weights: np.ndarray, losses: np.ndarray, draws: int) -> float:
     chances = [w / sum(weights) for w in weights]
 
@@ -280,6 +284,8 @@ ORACLES: dict[str, Oracle] = {
     ),
     "sekd/appA-corrected": corrected,
     "sekd/appA-zero-weight": corrected,
+    "sekd/code-random-count": budgets,
+    "sekd/code-length": budgets,
     "salt/eq1": lambda student, length: as_array(
         {x: math.log(p) for x, p in oracle.sentences(student, length).items()}, len(student[0]), length
     ),
@@ -348,6 +354,14 @@ WITHOUT = {
     "sekd/eq4-drawn": "a weighted mean; that of Eq. 4's estimate is the printed side",
     "sekd/sec5-corrected": "a mean",
     "sekd/code-sample-ratio": "a ratio of two sums, less one",
+    "sekd/code-proposal": "shares of a sum",
+    "sekd/code-corrected": "a mean",
+    "sekd/code-gls-switch": "off and on",
+    "sekd/code-ratio-entropy": "an order of three sums",
+    "sekd/code-counts": "x / U itself",
+    "sekd/code-ids": "the ids themselves",
+    "sekd/code-tail-entropy": "an entropy",
+    "sekd/code-cache-key": "as many as there are rows",
     "salt/eq8-mean": "zero",
     "salt/eq41": "the least of a function of one number",
     "salt/eq45": "one exponential",

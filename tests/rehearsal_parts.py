@@ -44,6 +44,7 @@ Numbers = dict[str, Any]
 
 SAMPLING = {"name": "RandomSampling", "draws": 50}
 TOP = {"name": "TopK", "k": 6}
+NEED_ALL_CLASSES = ("ReverseKL", "ForwardReverseKL", "TailAware", "Tempered", "Decoupled", "AdaptiveTeaching")
 
 
 def data(stage: Stage) -> Numbers:
@@ -114,7 +115,7 @@ def kinds_of(divergence: str, logits_NV: Tensor, states: TeacherStates) -> dict[
         found.pop("SmoothedTopK")
         return found
     dense: dict[str, AnyTarget | TeacherStates] = {"Full": Full()(logits_NV, labels_N, random), "states": states}
-    return dense if divergence in ("ReverseKL", "ForwardReverseKL", "TailAware") else {**dense, **found}
+    return dense if divergence in NEED_ALL_CLASSES else {**dense, **found}
 
 
 def chances() -> torch.Generator:
@@ -222,6 +223,10 @@ SHARED: dict[str, Callable[[Stage], Numbers]] = {
 }
 OF_PROBE: dict[str, list[dict[str, Any]]] = {
     "gradients": [{"target": TOP}, {"target": SAMPLING}],
+    "selection": [
+        {"positions": "TopFraction"},
+        {"positions": {"name": "UnbiasedPositionSampling", "signal": "kl", "certain": 0.3}, "initial": "Pretrained"},
+    ],
     "frontier": [{"target": TOP}, {"target": SAMPLING}, {"target": {"name": "WaterFilling", "classes": 12}}],
     "storage": [{"target": SAMPLING}, {"target": "Full"}, {"target": "OneHot"}],
     "draws": [{"target": SAMPLING}],

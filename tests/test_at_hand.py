@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from analysis.at_hand import PROBES, STANDS_FOR, Answers
+from analysis.at_hand import MEANS, PROBES, STANDS_FOR, Answers, Task
 from analysis.load import frame, records
 from analysis.sheet import sheet
 from paper_tables import spec
@@ -424,10 +424,38 @@ def test_every_column_of_downstream_tasks_has_a_stand_in() -> None:
         if column.probe in SUITES
     }
     assert {probe for probe, _ in asked_by} == set(PROBES) <= SUITES.keys()
-    assert {task for _, task in asked_by} - {"average"} - {
+    assert {task for _, task in asked_by} - {"average", "validation"} - {
         c.key for c in spec.load("rskd/figure04").columns
     } <= STANDS_FOR.keys()
     assert set(STANDS_FOR.values()) == set(AT_HAND.tasks)
+    for probe, tasks in MEANS.items():  # no task of a suite is forgotten, none is foreign to it
+        assert set(tasks) == {STANDS_FOR[theirs] for theirs in SUITES[probe].tasks}
+
+
+def test_a_validation_split_has_items_of_its_own() -> None:
+    right = np.random.default_rng(0).random((2, 50)) < 0.6
+    tasks = {
+        name: Task(
+            rows=50, data=name, accuracy=float(row.mean()), correct=np.packbits(row).tobytes().hex(), of=50,
+            chance=0.25, low=0.0, high=1.0,
+        )
+        for name, row in zip(("next_line", "last_word"), right, strict=True)
+    }  # fmt: skip
+    own = Answers(suite="at_hand", numerics={"tasks": 1}, harness="x", tasks=tasks)
+    split = own.of("zero_shot_sekd")
+    places = np.arange(50)
+    assert (split.validation["next_line"].right == right[0][places % 4 == 0]).all() and len(split.validation) == 1
+    assert (split.tasks["next_line"].right == right[0][places % 4 != 0]).all()
+    assert split.tasks["last_word"] == tasks["last_word"]  # SE-KD's validation suite has no LAMBADA
+    found = split.counterparts()
+    test = right[0][places % 4 != 0].mean()
+    assert found["average"] == pytest.approx((test + right[1].mean()) / 2)
+    assert found["validation"] == pytest.approx(right[0][places % 4 == 0].mean())
+    assert dict(split.behind("average")) == dict(split.tasks) and split.behind("validation") == split.validation
+    assert {task.data for task in (*split.tasks.values(), *split.validation.values())} == {
+        "next_line/test", "next_line/validation", "last_word",
+    }  # fmt: skip
+    assert own.of("zero_shot") is own and "validation" not in own.counterparts()
 
 
 if __name__ == "__main__":

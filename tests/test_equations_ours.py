@@ -174,6 +174,7 @@ NOT_OURS = {
     "salt/eq21": "theory",
     "salt/eq23": "theory",
     "salt/eq64": "theory",
+    **{name: "the authors' code" for name in WRONG if name.startswith("sekd/code-") and name not in OURS},
 }
 
 

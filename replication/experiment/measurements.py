@@ -62,6 +62,7 @@ def named_judge() -> str:
 READING = ("data", "model")  # the shared parts of what only lets trained models read and write
 PROBES = {
     "gradients": Measurement("gradients", ("data", "model", "loss", "delivery"), student="FullKD", tuned=False),
+    "selection": Measurement("selection", ("data", "model", "loss", "delivery"), student="FullKD", tuned=False),
     "frontier": Measurement("frontier", ("data", "model", "delivery")),
     "storage": Measurement("storage", ("data", "delivery"), cache=True, tuned=False),
     "draws": Measurement("draws", ("data", "model", "delivery"), tuned=False),

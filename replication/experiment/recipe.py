@@ -14,6 +14,7 @@ from replication.axes.objectives import OBJECTIVES, NextToken, Objective
 from replication.axes.positions import POSITIONS, AllPositions, Positions, Responses
 from replication.axes.samples import SAMPLES, AllSamples, Samples
 from replication.axes.schedules import SCHEDULES, Constant, Schedule
+from replication.axes.signals import NEEDS_WHOLE, ask_whole
 from replication.axes.targets.base import Target
 from replication.axes.targets.kept import SAMPLED, TARGETS, Full, OneHot
 from replication.experiment.lineage import (
@@ -104,6 +105,8 @@ class Recipe:
             raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
         if self.teacher == "none" and any(reader.what != "student" for reader in self.samples.readers):
             raise ValueError(f"Samples {type(self.samples).__name__} are chosen by a teacher, and teacher is 'none'.")
+        if (unknown := ask_whole(self.positions.signals)) and not isinstance(self.target, Full):
+            raise ValueError(NEEDS_WHOLE.format(unknown[0]))
         if not isinstance(self.hidden, NoHidden) and not isinstance(self.target, Full):
             raise ValueError(
                 f"Hidden {type(self.hidden).__name__} needs the teacher's hidden states, which come with target Full "

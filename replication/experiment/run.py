@@ -253,7 +253,8 @@ def student_of(run: Run) -> Run:
 
 
 def fullkd_student(run: Run) -> Run:
-    """The student at whose weights Table 3 compares gradients: trained by FullKD under the same seed."""
+    """The student at whose weights Table 3 compares gradients: trained by FullKD under the same seed, from the same
+    beginning."""
     recipe = run.recipe
-    same = Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text, **reading(recipe))
+    same = Recipe(recipe.student, recipe.teacher, recipe.tokens, recipe.text, initial=recipe.initial, **reading(recipe))
     return Run(same, run.scale, run.seed)

@@ -187,12 +187,13 @@ class Training:
         at_once = self.machine.at_once or len(mine_B)
         if len(mine_B) % at_once:
             raise ValueError(f"AT_ONCE is {at_once}, which does not divide this process's {len(mine_B)} sequences.")
-        positions = self.run.recipe.training_recipe.positions
-        if (world.size > 1 or at_once < len(mine_B)) and positions.whole_batch:
-            raise ValueError(
-                f"{type(positions).__name__} compares all positions of a batch: run it in one process and without "
-                "AT_ONCE."
-            )
+        recipe = self.run.recipe.training_recipe
+        for method in (recipe.positions, recipe.divergence):
+            if (world.size > 1 or at_once < len(mine_B)) and method.whole_batch:
+                raise ValueError(
+                    f"{type(method).__name__} compares all positions of a batch: run it in one process and without "
+                    "AT_ONCE."
+                )
         count = len(mine_B) // at_once
         return list(zip(np.split(mine_B, count), np.split(epochs_B, count), strict=True))
 
