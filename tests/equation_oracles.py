@@ -338,6 +338,7 @@ PRINTED: dict[str, Oracle] = {
     "rskd/appK-toy-sampling": lambda drawn, classes: oracle.toy_sampling_as_printed([drawn], classes)[0],
     "rskd/appK-toy-unique": lambda drawn, classes: oracle.toy_sampling_as_printed([drawn], classes)[1],
     "tad/eq13": in_order(oracle.tad_complement_gradient_as_printed),
+    "salt/eq10": in_order(oracle.salt_score_as_printed),
 }
 # The truth is a number that needs no oracle, or one that the oracle would have to copy.
 WITHOUT = {
@@ -352,6 +353,7 @@ WITHOUT = {
     "tad/sec3.2-relative": "a logarithm",
     "sekd/eq4-drawn": "a weighted mean; that of Eq. 4's estimate is the printed side",
     "sekd/sec5-corrected": "a mean",
+    "sekd/code-sample-ratio": "a ratio of two sums, less one",
     "sekd/code-proposal": "shares of a sum",
     "sekd/code-corrected": "a mean",
     "sekd/code-gls-switch": "off and on",

@@ -498,25 +498,9 @@ def difference_score(teacher: Sequence[Vector], reference: Sequence[Vector], lab
     return mean([theirs - its for its, theirs in zip(losses(teacher, labels), losses(reference, labels), strict=True)])
 
 
-def learnable(logits: Sequence[Vector], labels: Sequence[int], k: int) -> list[bool]:
-    """x_t in argtop_k: fewer than k classes stand before it, of equal ones those of a lower number; SALT Eq. 10."""
-    return [
-        sorted(range(len(each)), key=lambda i: (-each[i], i)).index(label) < k
-        for each, label in zip(logits, labels, strict=True)
-    ]
-
-
-def median_loss(logits: Sequence[Vector], labels: Sequence[int], k: int, zeros: bool) -> float | None:
-    """SALT Eq. 10, with zeros as printed, or without losses beyond the first k, as the text has it: None of none."""
-    pairs = list(zip(losses(logits, labels), learnable(logits, labels, k), strict=True))
-    kept = sorted(loss * inside for loss, inside in pairs if inside or zeros)
-    middle = len(kept) // 2
-    return None if not kept else kept[middle] if len(kept) % 2 else (kept[middle - 1] + kept[middle]) / 2
-
-
 def top_accuracy(logits: Sequence[Vector], labels: Sequence[int], k: int) -> float:
     """mean(1{x_t in argtop_k}); SALT Eq. 70."""
-    return mean([float(each) for each in learnable(logits, labels, k)])
+    return mean([float(label in largest(each, k)) for each, label in zip(logits, labels, strict=True)])
 
 
 SIGNALS: dict[str, Callable[[Vector, Vector, int], float]] = {  # (teacher, student, label)
@@ -666,6 +650,13 @@ def salt_score(probs: Sequence[Vector], labels: Sequence[int], k: int) -> float:
     losses = sorted(-math.log(row[y]) for row, y in zip(probs, labels, strict=True) if y in largest(row, k))
     middle = len(losses) // 2
     return losses[middle] if len(losses) % 2 else (losses[middle - 1] + losses[middle]) / 2
+
+
+def salt_score_as_printed(probs: Sequence[Vector], labels: Sequence[int], k: int) -> float:
+    """The formula of SALT Eq. 10: a loss times an indicator that is zero stays in the set, as zero."""
+    every = sorted(-math.log(row[y]) * (y in largest(row, k)) for row, y in zip(probs, labels, strict=True))
+    middle = len(every) // 2
+    return every[middle] if len(every) % 2 else (every[middle - 1] + every[middle]) / 2
 
 
 # SALT on a language of V^T sequences. A model is a table: row 0 for the first token, row 1 + v after token v.

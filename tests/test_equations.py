@@ -47,6 +47,7 @@ WRONG = {
     "sekd/eq4-drawn": ("inconsistent", "an indicator forgets how often a position was drawn"),
     "sekd/appA-zero-weight": ("inconsistent", "a position of weight zero is never drawn"),
     "sekd/sec5-corrected": ("inconsistent", "1 / q alone is N times Full KD"),
+    "sekd/code-sample-ratio": ("contradictory", "the mean of positions' ratios is not the ratio of the losses"),
     "sekd/code-proposal": ("inconsistent", "positions are drawn from a softmax of the teacher's entropies"),
     "sekd/code-corrected": ("inconsistent", "the corrected draws lack 1 / N"),
     "sekd/code-random-count": ("inconsistent", "random positions are rounded down"),

@@ -17,6 +17,7 @@ from paper_tables.equations.tad_divergence import HEADS
 from replication.axes.divergences import ForwardKL, GhostToken, TailAware
 from replication.axes.loss import distillation_loss
 from replication.axes.positions import AllPositions, TopFraction
+from replication.axes.samples import SCORES, ChallengingSamples
 from replication.axes.schedules import TwoStage
 from replication.axes.signals import Signals
 from replication.axes.targets.base import DenseTarget, SparseTarget
@@ -32,7 +33,7 @@ Ours = Callable[..., Any]
 def has_one_top_k(state: State) -> bool:
     """Which of several equally probable classes topk takes is not defined."""
     ranked = sorted(state.get("teacher", ()), reverse=True)
-    return "k" not in state or ranked[state["k"] - 1] > ranked[state["k"]]
+    return not {"teacher", "k"} <= state.keys() or ranked[state["k"] - 1] > ranked[state["k"]]
 
 
 def gradient(divergence: object, target: object, student: np.ndarray) -> np.ndarray:
@@ -108,6 +109,12 @@ def budget(kd_steps: int, steps: int) -> list[int]:
     return [kd, sum(schedule(step / steps) == (0.0, 1.0) for step in range(steps))]
 
 
+def learnable_median(probs: np.ndarray, labels: np.ndarray, k: int) -> float:
+    score = ChallengingSamples(k).score
+    told = score.told({"early": torch.from_numpy(probs).log()}, torch.from_numpy(labels))
+    return float(score.of(told[None]))
+
+
 OURS: dict[str, Ours] = {
     "rskd/appA5-ghost-tail": lambda teacher, student, k: in_tail(ghost_alone(teacher, student, k), teacher, k),
     "rskd/sec4-sum-of-ce": lambda teacher, drawn, student: gradient(
@@ -137,6 +144,10 @@ OURS: dict[str, Ours] = {
     ),
     "sekd/eq6": selected,
     "salt/alg1": budget,
+    "salt/eq10": learnable_median,
+    "sekd/code-sample-ratio": lambda student, teacher: float(
+        SCORES["ce_ratio"].of(torch.from_numpy(np.stack([student, teacher], 1))[None]) - 1
+    ),
 }
 # Held by a test of its own, here or elsewhere.
 ELSEWHERE = {
@@ -154,7 +165,6 @@ NOT_OURS = {
     "sekd/eq4-drawn": "positions are not drawn yet",
     "sekd/appA-zero-weight": "positions are not drawn yet",
     "sekd/sec5-corrected": "positions are not drawn yet",
-    "salt/eq10": "samples are not scored yet",
     "salt/eq11": "no student has a temperature",
     "salt/eq69": "theory",
     "salt/sec3.3-variance": "theory",
@@ -164,6 +174,7 @@ NOT_OURS = {
     "salt/eq21": "theory",
     "salt/eq23": "theory",
     "salt/eq64": "theory",
+    **{name: "the authors' code" for name in WRONG if name.startswith("sekd/code-") and name not in OURS},
 }
 
 

@@ -21,6 +21,10 @@ from tests.small import write_scale
 ROOT = Path(__file__).parent.parent
 RECIPES = {
     "sampling": 'target = { name = "RandomSampling", draws = 12 }\n',
+    "chosen": (
+        'target = { name = "TopK", k = 5 }\nschedule = { name = "TwoStage", until = 0.5 }\n'
+        'samples = { name = "ChallengingSamples", until = 0.5, early = 0.5, pool = "10B" }\n'
+    ),
     "TAD": 'target = "Full"\ndivergence = "TailAware"\nschedule = { name = "Constant", ce_weight = 1.0 }\n',
 }
 
@@ -64,7 +68,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-@pytest.mark.parametrize(("name", "sharded"), [("sampling", "0"), ("sampling", "1"), ("TAD", "1")])
+@pytest.mark.parametrize(("name", "sharded"), [("sampling", "0"), ("sampling", "1"), ("TAD", "1"), ("chosen", "0")])
 def test_two_processes_have_the_losses_of_one(alone: dict[str, Path], tmp_path: Path, name: str, sharded: str) -> None:
     write_scale(tmp_path)
     run = [sys.executable, *torchrun(2), *arguments(tmp_path, name)]

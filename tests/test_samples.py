@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from replication.machine.device import Machine, this_machine
 from replication.model.decoder import fingerprint, load, logits_of
 from replication.planning.plan import Plan
 from replication.training import scores
+from replication.training.before import refusals
 from replication.training.needs import Need
 from replication.training.replaced import settle
 from replication.training.run_data import Data, data_for, order_of, pool_of
@@ -225,10 +227,19 @@ width = 8
 ffn = 16
 heads = 2
 kv_heads = 2
+length = "4096"
+optimiser = { peak_rate = 3e-3, final_rate = 3e-4, warmup = 0.1, batch = 8 }
+
+["roles"."short"]
+layers = 1
+width = 8
+ffn = 16
+heads = 2
+kv_heads = 2
 length = "1024"
 optimiser = { peak_rate = 3e-3, final_rate = 3e-4, warmup = 0.1, batch = 8 }
 """
-DIFFERENCE = {"name": "DifferenceSamples", "reference": "tiny", "reference_tokens": "1024", "pool": "2304"}
+DIFFERENCE = {"name": "DifferenceSamples", "reference": "tiny", "reference_tokens": "960", "pool": "2304"}
 STAGED = {"name": "ChallengingSamples", "until": 0.3, "early": 0.5, "pool": "10B", "k": 20}
 EASY = {**STAGED, "name": "EasySamples", "keep": 0.5}
 
@@ -337,11 +348,10 @@ def test_miniplm_s_reference_is_a_run_of_its_own_on_other_rows(staged: tuple[Pat
     assert before(run, planned)["runs"] == [run.teacher.id, reference.id]  # type: ignore[union-attr]
     record = execute(run, machine)
     assert record.config["inputs"]["reference"] == fingerprint(load(model_folder(reference, machine)))
-    assert record.config["settings"]["reference_tokens"] == 1024 and record.config["settings"]["pool"] == 2304
+    assert record.config["settings"]["reference_tokens"] == 960 and record.config["settings"]["pool"] == 2304
     data, found = scored_data(run, machine)
-    pool, its = pool_of(run, data), data.repack(run.seed, 8)
-    read = {token for row in range(128) for token in tokens_of(its, row)}
-    assert len(pool) == 96 and all(read.isdisjoint(tokens_of(data.train, row)) for row in pool)
+    pool = pool_of(run, data)
+    assert pool.tolist() == list(range(40, 136))  # one packing: the reference read the rows before
     order = order_of(run, data)
     assert len(order) == 48 == run.steps * 4 and set(order) == set(
         pool[np.argsort(-found.values_P, kind="stable")][:48]
@@ -393,3 +403,56 @@ def test_a_run_that_is_stopped_reads_the_same_rows_again(staged: tuple[Path, Mac
     again = execute(run, other)
     for name in ("loss", "gradient_norm"):
         assert [x[name] for x in record.lines("metrics.jsonl")] == [x[name] for x in again.lines("metrics.jsonl")]
+
+
+def test_a_reader_of_shorter_rows_is_left_out_too_and_scores_no_longer_ones(staged: tuple[Path, Machine]) -> None:
+    folder, machine = staged
+    run = run_of(folder, {"target": "OneHot", "samples": {**DIFFERENCE, "reference": "short"}})
+    reference, data = run.scorers["reference"], data_for(run, machine.artifacts)
+    assert isinstance(reference, Run) and reference.length == 8
+    its = data.repack(run.seed, 8)
+    read = {token for row in range(reference.steps * 8) for token in tokens_of(its, row)}
+    left = set(pool_of(run, data).tolist())
+    for row in range(max(left)):
+        assert read.isdisjoint(tokens_of(data.train, row)) == (row in left)
+    (line,) = refusals(run)
+    assert line.startswith("The reference 'short' (llama) reads at most 8 tokens, and rows of scale")
+
+
+def test_a_reference_may_come_from_elsewhere(staged: tuple[Path, Machine], tmp_path: Path) -> None:
+    """It leaves no rows out; it is looked at before any work, and known again when it is replaced."""
+    folder, machine = staged
+    run = run_of(folder, {"target": "OneHot", "samples": DIFFERENCE}, seed=4)
+    made(run, machine)
+    place = tmp_path / "reference"
+    shutil.copytree(model_folder(run.scorers["reference"], machine), place)  # type: ignore[arg-type]
+    elsewhere = run_of(folder, {"target": "OneHot", "samples": {**DIFFERENCE, "reference": str(place)}}, seed=4)
+    assert elsewhere.scorers["reference"] == str(place) == elsewhere.settings()["reference"]
+    assert list(refusals(elsewhere)) == []
+    record = execute(elsewhere, machine)
+    assert record.config["inputs"]["reference"] == fingerprint(load(place))
+    assert pool_of(elsewhere, data_for(elsewhere, machine.artifacts))[0] == 0
+    settle([elsewhere], machine)
+    model = load(place)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.add_(1)
+    model.save_pretrained(place)
+    with pytest.raises(ValueError, match=r"was made with another reference .* \(.* then, .* now\)"):
+        settle([elsewhere], machine)
+    shutil.rmtree(place)
+    (line,) = refusals(elsewhere)
+    assert str(place) in line
+
+
+def test_an_early_checkpoint_of_a_teacher_from_elsewhere_must_be_given(staged: tuple[Path, Machine]) -> None:
+    folder, _ = staged
+    run = run_of(folder, {"teacher": "some/model", "student": "some/model", "samples": STAGED})
+    with pytest.raises(
+        ValueError, match=r"'some/model' is no role that is trained here: give samples = \{ \.\.\., scorer"
+    ):
+        run.settings()
+    given = run_of(folder, {"teacher": "some/model", "student": "some/model", "samples": {**STAGED, "scorer": "a/b"}})
+    assert given.scorers == {"early": "a/b"}
+    beside = run_of(folder, {"teacher": "some/model", "samples": DIFFERENCE})
+    with pytest.raises(ValueError, match="'tiny' would be trained with the scale's tokenizer, and 'some/model' brings"):
+        beside.settings()

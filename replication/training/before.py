@@ -97,6 +97,9 @@ def long_enough(seen: Seen) -> str | None:
     known = {what: (model.name, model.family, model.reach) for what, model in seen.models.items()}
     if (role := run.scale.roles.get(run.recipe.teacher)) is not None:  # which is trained at its own length
         known["teacher"] = run.recipe.teacher, role.family, run.scale.length(role.length)
+    for what, scorer in run.scorers.items():
+        if isinstance(scorer, Run) and what in ("early", "reference"):
+            known[what] = scorer.recipe.student, scorer.role.family, scorer.length
     for what, (name, family, reach) in known.items():
         also = [alignment.teacher_length] if what == "teacher" and isinstance(alignment, Different) else []
         word = max([run.role.length, *also], key=run.scale.length)
