@@ -401,19 +401,65 @@ def top_fraction(scores: Sequence[float], keep: str) -> list[int]:
     return [1 if i in ranked else 0 for i in range(len(scores))]
 
 
-def global_threshold(batches: Sequence[Sequence[float]], keep: str, queue: int) -> list[list[int]]:
+def global_threshold(batches: Sequence[Sequence[float]], keep: str, queue: int, own: bool = True) -> list[list[int]]:
     """m_t = [u(t) >= threshold] of each batch in turn; the threshold is a queue's (1 - keep) quantile ("GLS" in SE-KD).
 
-    The queue holds the last `queue` values, a batch's own among them (Wang et al. 2021, Algorithm 1); of n values it is
-    that which ceil(keep * n) of them reach.
+    The queue holds the last `queue` values, a batch's own among them (Wang et al. 2021, Algorithm 1) or, as in SE-KD's
+    code, not; of n values it is that which ceil(keep * n) of them reach. An empty queue rules nothing out.
     """
     recent: list[float] = []
     masks = []
     for batch in batches:
+        known = [*recent, *batch][-queue:] if own else recent
+        if known:
+            threshold = sorted(known, reverse=True)[math.ceil(Fraction(keep) * len(known)) - 1]
+            masks.append([1 if value >= threshold else 0 for value in batch])
+        else:
+            masks.append([1 for _ in batch])
         recent = [*recent, *batch][-queue:]
-        threshold = sorted(recent, reverse=True)[math.ceil(Fraction(keep) * len(recent)) - 1]
-        masks.append([1 if value >= threshold else 0 for value in batch])
     return masks
+
+
+def curriculum(scores: Sequence[float], keep: str, phase: Fraction) -> list[int]:
+    """ceil(keep * L) positions of neighbouring ranks, from rank floor((L - that) * phase) on; SE-KD Section 5."""
+    chosen = math.ceil(Fraction(keep) * len(scores))
+    begin = math.floor((len(scores) - chosen) * phase)
+    window = sorted(range(len(scores)), key=lambda i: scores[i])[begin : begin + chosen]
+    return [1 if i in window else 0 for i in range(len(scores))]
+
+
+def z_scores(values: Sequence[float]) -> list[float]:
+    """(u - mean) over the population's deviation, in one sequence."""
+    mean = sum(values) / len(values)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+    return [(value - mean) / deviation for value in values]
+
+
+def decoupled(target: Vector, student: Vector, label: int, label_weight: float, rest_weight: float) -> complex:
+    """alpha KL(label or not) + beta KL(what is not the label, normalised); Zhao et al. 2022, Eq. 6 and 7."""
+    probs = softmax(student)
+    rest, student_rest = 1 - target[label], sum(p for i, p in enumerate(probs) if i != label)
+    first = target[label] * np.log(target[label] / probs[label]) + rest * np.log(rest / student_rest)
+    second: complex = 0.0
+    for i, (t, p) in enumerate(zip(target, probs, strict=True)):
+        if i != label:
+            second += t / rest * np.log((t / rest) / (p / student_rest))
+    return label_weight * first + rest_weight * second
+
+
+def adaptive_teaching(
+    targets: Sequence[Vector], students: Sequence[Vector], labels: Sequence[int], easy_weight: float, hard: int
+) -> complex:
+    """lambda mean_easy(second part) + (1 - lambda) mean_hard(both); the `hard` ones trust the label least."""
+    ranks = sorted(range(len(labels)), key=lambda n: targets[n][labels[n]])
+    of_hard = [decoupled(targets[n], students[n], labels[n], 1, 1) for n in ranks[:hard]]
+    of_easy = [decoupled(targets[n], students[n], labels[n], 0, 1) for n in ranks[hard:]]
+    return easy_weight * sum(of_easy) / len(of_easy) + (1 - easy_weight) * sum(of_hard) / len(of_hard)
+
+
+def tempered(target: Vector, student: Vector, temperature: float) -> complex:
+    """T^2 KL(t at T || p at T): logits over T in both; Hinton et al. 2015."""
+    return temperature**2 * kl(powered(target, 1 / temperature), student / temperature)
 
 
 def top_samples(entropies: Sequence[Sequence[float]], selected: int) -> list[int]:
@@ -475,6 +521,16 @@ def top_accuracy(logits: Sequence[Vector], labels: Sequence[int], k: int) -> flo
 SIGNALS: dict[str, Callable[[Vector, Vector, int], float]] = {  # (teacher, student, label)
     "student_entropy": lambda teacher, student, label: entropy(student),
     "confidence": lambda teacher, student, label: float(teacher[label]),
+    "student_ce": lambda teacher, student, label: -math.log(softmax(student)[label]),
+    "teacher_entropy": lambda teacher, student, label: -sum(t * math.log(t) for t in teacher),
+    "teacher_ce": lambda teacher, student, label: -math.log(teacher[label]),
+    "kl": lambda teacher, student, label: float(np.real(kl(teacher, student))),
+    "reverse_kl": lambda teacher, student, label: float(np.real(reverse_kl(teacher, student))),
+    "entropy_plus_kl": lambda teacher, student, label: float(np.real(kl(teacher, student))) + entropy(student),
+    "ce_ratio": lambda teacher, student, label: math.log(softmax(student)[label]) / math.log(teacher[label]),
+    "ce_ratio_plus_entropy": lambda teacher, student, label: (
+        math.log(softmax(student)[label]) / math.log(teacher[label]) + entropy(student)
+    ),
 }
 
 
@@ -709,6 +765,7 @@ DIVERGENCES: dict[str, Callable[..., complex]] = {
     "L1": l1,
     "MSE": mse,
     "GhostToken": ghost,
+    "Tempered": tempered,
 }
 TARGETS: dict[str, Callable[..., Vector]] = {
     "OneHot": lambda teacher, label: one_hot(label, len(teacher)),
@@ -724,3 +781,50 @@ SQUARED_ERRORS: dict[str, Callable[..., float]] = {
     "Systematic": systematic_error,
     "HeadAndSampledTail": head_and_tail_error,
 }
+
+
+def minillm_tokens(
+    log_student: float, log_teacher: float, share: float, scaling: float, clip: float
+) -> tuple[float, float]:
+    """(importance weight, reward) of one token that student and teacher wrote together (Gu et al. 2024, its code)."""
+    student, teacher = math.exp(log_student), math.exp(log_teacher)
+    reward = (log_teacher - log_student) / scaling
+    return student / ((1 - share) * student + share * teacher), max(-clip, min(clip, reward))
+
+
+def minillm_advantages(
+    rewards: list[list[float]], wrote: list[list[bool]], room: list[list[bool]], discount: float
+) -> list[list[float]]:
+    """Sum over i >= t of discount^(i - t) r_i over the number of tokens from t on, then whitened over all of `room`."""
+    plain = []
+    for row, written in zip(rewards, wrote, strict=True):
+        found = []
+        for t in range(len(row)):
+            ahead = sum(discount ** (i - t) * row[i] for i in range(t, len(row)))
+            found.append(ahead / max(1, sum(written[t:])))
+        plain.append(found)
+    places = [
+        value for row, there in zip(plain, room, strict=True) for value, one in zip(row, there, strict=True) if one
+    ]
+    mean = sum(places) / len(places)
+    spread = sum((value - mean) ** 2 for value in places) / len(places)
+    return [[(value - mean) / math.sqrt(spread + 1e-8) for value in row] for row in plain]
+
+
+def minillm_surrogate(
+    new: list[list[float]],
+    old: list[list[float]],
+    weight: list[list[float]],
+    advantage: list[list[float]],
+    wrote: list[list[bool]],
+    clip: float,
+) -> float:
+    """The mean over written tokens of max(-A w ratio, -A clip(w ratio)) (PPO, with MiniLLM's weight in the clip)."""
+    terms = []
+    for b, row in enumerate(wrote):
+        for t, written in enumerate(row):
+            if written:
+                ratio = weight[b][t] * math.exp(new[b][t] - old[b][t])
+                inside = max(1 - clip, min(1 + clip, ratio))
+                terms.append(max(-advantage[b][t] * ratio, -advantage[b][t] * inside))
+    return sum(terms) / len(terms)

@@ -80,6 +80,13 @@ OF_INITIAL: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
+# a turn of rollouts, four steps, is under way when the run is killed
+OF_WRITING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "Text": ({}, {"target": TOP}),
+    "OnPolicy": ({"most": 6}, {"divergence": "ReverseKL", "positions": "TopFraction"}),
+    "SeqKD": ({}, {"target": "OneHot"}),
+    "MiniLLM": ({"batches": 2, "epochs": 2}, {}),
+}
 OF_BACKGROUND = ("SameText", "OtherText", "Adapted")
 OF_TUNING = ("Untuned", "Instructed")
 
@@ -166,6 +173,11 @@ def stops(name: str, stage: Stage) -> Numbers:
     return stage.perform(stop={"name": name, **fields_of("stop", name)}, target=TOP)
 
 
+def writings(name: str, stage: Stage) -> Numbers:
+    said, others = OF_WRITING[name]
+    return stage.perform(writing={"name": name, **said}, **others)
+
+
 AXES: dict[str, Callable[[str, Stage], Numbers]] = {
     "objective": objectives,
     "target": targets,
@@ -179,4 +191,5 @@ AXES: dict[str, Callable[[str, Stage], Numbers]] = {
     "background": backgrounds,
     "tuning": tunings,
     "stop": stops,
+    "writing": writings,
 }

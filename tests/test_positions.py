@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from replication.axes import loss, signals
 from replication.axes.calibrated_thresholds import RecentThreshold
+from replication.axes.policy import Weighing
 from replication.axes.positions import (
     POSITIONS,
     AllPositions,
@@ -21,7 +22,7 @@ from replication.axes.positions import (
     RandomFraction,
     Responses,
     TopFraction,
-    Weighing,
+    UnbiasedPositionSampling,
 )
 from replication.axes.signals import SIGNALS, Signals
 from replication.axes.targets.base import DenseTarget, SparseTarget
@@ -159,7 +160,7 @@ def test_positions_are_chosen_by_the_signal_that_is_named_and_no_other(name: str
 
 def test_only_a_policy_that_looks_at_the_target_asks_for_it() -> None:
     asking = {name for name in POSITIONS if example(POSITIONS[name]).asks_target}
-    assert asking == {"HardTokens", "Responses"} and TopFraction(signal="confidence").asks_target
+    assert asking == {"HardTokens", "Responses", "TopStandardised"} and TopFraction(signal="confidence").asks_target
 
 
 def test_an_unknown_signal_is_refused() -> None:
@@ -173,11 +174,17 @@ def test_an_unknown_signal_is_refused() -> None:
 BATCHES = [[[0.3, 0.1, 0.5, 0.2], [0.9, 0.8, 0.7, 0.6]], [[0.1] * 4, [0.2] * 4], [[0.4, 0.4, 0.3, 0.0], [0.1] * 4]]
 
 
+@pytest.mark.parametrize("own", ["included", "excluded"])
 @pytest.mark.parametrize(("keep", "queue"), [("0.2", 30_000), ("0.25", 10), ("0.5", 8), ("0.2", 3), ("1", 5)])
-def test_a_global_threshold_is_learnt_from_the_last_values(keep: str, queue: int) -> None:
-    """In the second batch nothing may reach what the first has taught: then nothing is learnt from it."""
-    learnt = GlobalThreshold(float(keep), queue).begun(CPU)
-    masks = oracle.global_threshold([sum(batch, []) for batch in BATCHES], keep, queue)
+def test_a_global_threshold_is_learnt_from_the_last_values(keep: str, queue: int, own: str) -> None:
+    """In the second batch nothing may reach what the first has taught: then nothing is learnt from it.
+
+    While no other batch is known that may teach, each sequence has its top fraction.
+    """
+    learnt = GlobalThreshold(float(keep), queue, own=own).begun(CPU)
+    masks = oracle.global_threshold([sum(batch, []) for batch in BATCHES], keep, queue, own == "included")
+    if own == "excluded":
+        masks[0] = sum((oracle.top_fraction(row, keep) for row in BATCHES[0]), [])
     for batch, mask in zip(BATCHES, masks, strict=True):
         weights = weights_of(learnt, given(student_entropy=torch.tensor(batch)))
         assert (weights.flatten() > 0).int().tolist() == mask
@@ -234,10 +241,18 @@ def test_responses_are_where_the_target_has_the_label() -> None:
 
 @pytest.mark.parametrize("name", POSITIONS)
 def test_position_weights_average_to_one(name: str) -> None:
+    """In every batch; one that corrects for its draws: over all draws, here 4,000, to 4 standard errors."""
     positions: Positions = example(POSITIONS[name])
-    weights = weights_of(positions, all_signals(LENGTH), Generator() if positions.draws else None)
+    generator, signals_BL = Generator().manual_seed(0) if positions.draws else None, all_signals(LENGTH)
+    weights = weights_of(positions, signals_BL, generator)
     assert weights.shape == (SEQUENCES, LENGTH)
-    assert float(weights.mean()) == pytest.approx(1, abs=1e-6)
+    if isinstance(positions, UnbiasedPositionSampling):
+        means = weights_of(
+            positions, given(student_entropy=torch.rand(LENGTH, generator=generator).repeat(4000, 1)), generator
+        ).mean(1)
+        assert abs(float(means.mean()) - 1) < 4 * float(means.std()) / 4000**0.5
+    else:
+        assert float(weights.mean()) == pytest.approx(1, abs=1e-6)
 
 
 def test_all_positions_weigh_the_same_and_know_nothing() -> None:

@@ -7,18 +7,13 @@ float64, everything else in float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from replication.axes.comparison import Comparison, dense_only
+from replication.axes.decoupled import AdaptiveTeaching, Decoupled
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, at_least_one, positive, precise
-
-
-class Comparison:
-    """A point on the alignment axis."""
-
-    whole_sequence: ClassVar[bool] = False  # whether a position's loss depends on the others of its sequence
 
 
 @dataclass(frozen=True)
@@ -160,6 +155,26 @@ class TailAware(Comparison):
         return SparseTarget(top.indices, top.values), tail_NV, share_N
 
 
+@dataclass(frozen=True)
+class Tempered(Comparison):
+    """T^2 KL(teacher at T || student at T): logits over T, in both softmaxes (Hinton et al. 2015; SE-KD App. C).
+
+    T^2 keeps gradients as large as at T = 1. SE-KD does not print it; Hinton et al., whom it cites, do.
+    """
+
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        positive("Tempered.temperature", self.temperature)
+
+    def __call__(self, student_logits_NV: Tensor, target: AnyTarget) -> Tensor:
+        logits_NV = precise(student_logits_NV)
+        # a softmax at T is that at 1 raised to 1 / T and normalised
+        powers_NV = dense_only(self, target).to(logits_NV) ** (1 / self.temperature)
+        teacher = DenseTarget(powers_NV / powers_NV.sum(1, keepdim=True))
+        return self.temperature**2 * ForwardKL()(logits_NV / self.temperature, teacher)
+
+
 def left_out(logits_NV: Tensor, target: SparseTarget) -> Tensor:
     """The logits with the kept classes at -inf, [N, V]."""
     kept_NK = target.weights_NK > 0
@@ -170,14 +185,14 @@ def left_out(logits_NV: Tensor, target: SparseTarget) -> Tensor:
     return torch.where(all_kept_N1, logits_NV, logits_NV.scatter(1, ids_NK, -torch.inf))
 
 
-def dense_only(divergence: object, target: AnyTarget) -> Tensor:
-    if isinstance(target, SparseTarget):
-        raise ValueError(
-            f"{type(divergence).__name__} compares all classes, and a sparse target has none for most of them. "
-            "Use target Full, or a divergence that takes sparse targets: ForwardKL, GhostToken, L1, MSE."
-        )
-    return target.probs_NV
-
-
-Divergence = ForwardKL | ReverseKL | ForwardReverseKL | L1 | MSE | GhostToken | TailAware
-DIVERGENCES = {cls.__name__: cls for cls in (ForwardKL, ReverseKL, ForwardReverseKL, L1, MSE, GhostToken, TailAware)}
+Divergence = (
+    ForwardKL | ReverseKL | ForwardReverseKL | L1 | MSE | GhostToken | TailAware
+    | Tempered | Decoupled | AdaptiveTeaching
+)  # fmt: skip
+DIVERGENCES = {
+    cls.__name__: cls
+    for cls in (
+        ForwardKL, ReverseKL, ForwardReverseKL, L1, MSE, GhostToken, TailAware,
+        Tempered, Decoupled, AdaptiveTeaching,
+    )
+}  # fmt: skip

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from replication.axes.comparison import bound, told_of
 from replication.axes.divergences import Divergence
-from replication.axes.positions import Weighing, weights
+from replication.axes.policy import Weighing
+from replication.axes.positions import weights
 from replication.axes.signals import SIGNALS, Signals
 from replication.axes.targets.base import AnyTarget, precise
 from replication.axes.targets.drawing import Randomness
@@ -40,17 +42,24 @@ def distillation_loss(
     """
     student_logits_NV = student_logits_BLV.flatten(0, 1)
     labels_N = labels_BL.flatten()
-    signals = signals_of(positions.signals, student_logits_BLV.detach(), labels_BL, target)
+    signals = signals_of(wanted_by(positions, divergence), student_logits_BLV.detach(), labels_BL, target)
     weight_N = weights(positions, signals, progress, generator, mask_BL).flatten()
 
     loss_N = weight_N.new_zeros(())
     if kd_weight:
-        loss_N = loss_N + kd_weight * divergence(student_logits_NV, replace(target, sequences=len(labels_BL)))
+        told = told_of(divergence, labels_N, signals.flat("confidence"), None if mask_BL is None else mask_BL.flatten())
+        compare = bound(divergence, told)
+        loss_N = loss_N + kd_weight * compare(student_logits_NV, replace(target, sequences=len(labels_BL)))
         if beside_N is not None:
             loss_N = loss_N + kd_weight * beside_N
     if ce_weight:
         loss_N = loss_N + ce_weight * cross_entropy(precise(student_logits_NV), labels_N, reduction="none")
     return (weight_N * loss_N).mean()
+
+
+def wanted_by(positions: Weighing, divergence: Divergence) -> tuple[str, ...]:
+    """The signals that either asks for, each once."""
+    return tuple(dict.fromkeys((*positions.signals, *divergence.signals)))
 
 
 def signals_of(wanted: tuple[str, ...], student_logits_BLV: Tensor, labels_BL: Tensor, target: AnyTarget) -> Signals:

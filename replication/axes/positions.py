@@ -1,69 +1,25 @@
 """Which positions are supervised, and how strongly: the position axis.
 
-`positions(signals, progress, generator)` gives weight_BL; weights average to one, so that the loss is the plain mean of
-weight * loss. `signals` are those that the policy names (`signals.py`); `progress` is the share of training already
-done, in [0, 1); a policy that `draws` gets a generator, of a step's own random streams.
+`positions(signals, progress, generator)` gives weight_BL; weights average to one (those that correct for a draw: over
+all draws), so that the loss is the plain mean of weight * loss. `signals` are those that the policy names
+(`signals.py`); `progress` is the share of training already done, in [0, 1); a policy that `draws` gets a generator, of
+a step's own random streams.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from replication.axes.calibrated_thresholds import RecentThreshold
-from replication.axes.signals import Signals, ask_target, known
+from replication.axes.policy import Policy, Weighing, at, budget, highest, ranked, share
+from replication.axes.position_sampling import PositionSampling, UnbiasedPositionSampling
+from replication.axes.signals import Signals, known
 from replication.axes.targets.base import at_least_one
 from replication.axes.targets.drawing import Randomness, Streams, uniform
-
-
-class Weighing(Protocol):
-    """What gives a step's positions their weights: a policy or, of one that has a state, that state."""
-
-    @property
-    def signals(self) -> tuple[str, ...]: ...
-
-    @property
-    def whole_batch(self) -> bool: ...
-
-    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor: ...
-
-    @property
-    def state(self) -> dict[str, Tensor]: ...
-
-
-class Policy(ABC):
-    """A point on the position axis."""
-
-    whole_batch: ClassVar[bool] = False  # whether a position's weight depends on other sequences
-    draws: ClassVar[bool] = False  # whether it takes random numbers
-
-    @property
-    def signals(self) -> tuple[str, ...]:
-        """The names of those it wants; each costs a look at the whole vocabulary, so nothing is computed unasked."""
-        return ()
-
-    @abstractmethod
-    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor: ...
-
-    @property
-    def asks_target(self) -> bool:
-        """Whether a position's weight depends on the target."""
-        return ask_target(self.signals)
-
-    def begun(self, device: torch.device) -> Weighing:
-        """What a training calls at its steps: this policy or, of one that learns from step to step, its state."""
-        return self
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of it."""
-        return {}
 
 
 @dataclass(frozen=True)
@@ -98,30 +54,136 @@ class GlobalThreshold(Policy):
     """The positions whose signal reaches a threshold learnt from its last `queue` values ("GLS", SE-KD Section 5).
 
     The threshold is the (1 - keep) quantile of the queue, to which a batch's values are added first (so in Wang et al.
-    2021, from whom SE-KD has it). A sequence may have any number of chosen positions. All of a batch weigh the same:
-    SE-KD normalises by sequence everywhere but here, and does not say by what it does here.
+    2021, from whom SE-KD has it); with `own` "excluded" after the batch is judged, as SE-KD's code has it, and while
+    the queue is empty each sequence has its top fraction. A sequence may have any number of chosen positions. All of a
+    batch weigh the same: SE-KD normalises by sequence everywhere but here, and does not say by what it does here.
     """
 
     keep: float = 0.2
     queue: int = 30_000
     signal: str = "student_entropy"
+    own: str = "included"
     whole_batch = True
 
     def __post_init__(self) -> None:
         share("GlobalThreshold.keep", self.keep)
         at_least_one("GlobalThreshold.queue", self.queue)
         known("GlobalThreshold.signal", self.signal)
+        if self.own not in ("included", "excluded"):
+            raise ValueError(f"GlobalThreshold.own is {self.own!r}; give 'included' or 'excluded'.")
 
     @property
     def signals(self) -> tuple[str, ...]:
         return (self.signal,)
 
     def begun(self, device: torch.device) -> RecentThreshold:
-        return RecentThreshold(self.signal, self.keep, self.queue, device)
+        return RecentThreshold(self.signal, self.keep, self.queue, device, self.own == "included")
 
     def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
         """The weights at the first step, when nothing has been seen yet."""
         return self.begun(signals.labels_BL.device)(signals, progress, generator)
+
+
+@dataclass(frozen=True)
+class TopStandardised(Policy):
+    """As TopFraction, by the sum of two signals' z-scores in the sequence, in place of the plain sum that SE-KD has.
+
+    The deviation is the population's, over the sequence; a signal that does not vary there counts nothing.
+    """
+
+    keep: float = 0.2
+    signal: str = "student_entropy"
+    plus: str = "kl"
+
+    def __post_init__(self) -> None:
+        share("TopStandardised.keep", self.keep)
+        known("TopStandardised.signal", self.signal)
+        known("TopStandardised.plus", self.plus)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        return self.signal, self.plus
+
+    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
+        return highest(standardised(signals[self.signal]) + standardised(signals[self.plus]), self.keep)
+
+
+@dataclass(frozen=True)
+class Curriculum(Policy):
+    """In each sequence ceil(keep * L) positions of neighbouring ranks, from the lowest signal to the highest.
+
+    SE-KD Section 5 and Table 9: 4,000 steps, of the 9,766 that 80M tokens are (`until`); from then on it is
+    TopFraction. That the window moves linearly, rank by rank, is what the authors' code does; the paper does not say.
+    """
+
+    keep: float = 0.2
+    until: float = 4000 / 9766
+    signal: str = "student_entropy"
+
+    def __post_init__(self) -> None:
+        share("Curriculum.keep", self.keep)
+        if not 0 < self.until <= 1:
+            raise ValueError(f"Curriculum.until is {self.until}; give the share of training that it takes, in (0, 1].")
+        known("Curriculum.signal", self.signal)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        return (self.signal,)
+
+    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
+        values_BL = signals[self.signal]
+        kept = budget(self.keep, values_BL.shape[1])
+        begin = math.floor((values_BL.shape[1] - kept) * min(1.0, progress / self.until))
+        return at(ranked(values_BL, descending=False)[:, begin : begin + kept], values_BL)
+
+
+@dataclass(frozen=True)
+class Bucket(Policy):
+    """In each sequence the positions whose rank by the signal lies between two shares of it; at least one.
+
+    A policy of SE-KD's code (percentiles 70 to 80 of the score) that its paper does not mention.
+    """
+
+    low: float = 0.7
+    high: float = 0.8
+    signal: str = "student_entropy"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(f"Bucket.low and high are {self.low} and {self.high}; give 0 <= low < high <= 1.")
+        known("Bucket.signal", self.signal)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        return (self.signal,)
+
+    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
+        values_BL = signals[self.signal]
+        begin = min(budget(self.low, values_BL.shape[1]), values_BL.shape[1] - 1)
+        end = max(begin + 1, budget(self.high, values_BL.shape[1]))
+        return at(ranked(values_BL, descending=False)[:, begin:end], values_BL)
+
+
+@dataclass(frozen=True)
+class SignalWeights(Policy):
+    """Every position, in proportion to its signal in the sequence: weighted distillation (SE-KD App. A, Table 1).
+
+    What `PositionSampling` is on average over its draws. A sequence without any signal has equal weights.
+    """
+
+    signal: str = "student_entropy"
+
+    def __post_init__(self) -> None:
+        known("SignalWeights.signal", self.signal)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        return (self.signal,)
+
+    def __call__(self, signals: Signals, progress: float, generator: Randomness | None) -> Tensor:
+        values_BL = signals[self.signal].clamp_min(0)
+        mean_B1 = values_BL.mean(1, keepdim=True)
+        return torch.where(mean_B1 > 0, values_BL / mean_B1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -213,20 +275,20 @@ def weights(
     return torch.cat(found)
 
 
-def highest(values_BL: Tensor, keep: float) -> Tensor:
-    """Weights of the ceil(keep * L) positions with the highest values in each sequence."""
-    length = values_BL.shape[1]
-    kept = math.ceil(Fraction(str(keep)) * length)  # 0.07 * 100 is 7, which floats make 7.000000000000001
-    return torch.zeros_like(values_BL).scatter(1, values_BL.topk(kept, dim=1).indices, length / kept)
+def standardised(values_BL: Tensor) -> Tensor:
+    """z-scores within each sequence; zeros where nothing varies."""
+    apart_BL = values_BL - values_BL.mean(1, keepdim=True)
+    return apart_BL / apart_BL.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(values_BL.dtype).tiny)
 
 
-def share(field: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(f"{field} is {value}; give the share of positions to supervise, in (0, 1].")
-
-
-Positions = AllPositions | TopFraction | GlobalThreshold | RandomFraction | HardTokens | Responses
+Positions = (
+    AllPositions | TopFraction | GlobalThreshold | RandomFraction | HardTokens | Responses
+    | TopStandardised | Curriculum | Bucket | SignalWeights | PositionSampling | UnbiasedPositionSampling
+)  # fmt: skip
 POSITIONS = {
     cls.__name__: cls
-    for cls in (AllPositions, TopFraction, GlobalThreshold, RandomFraction, HardTokens, Responses)
+    for cls in (
+        AllPositions, TopFraction, GlobalThreshold, RandomFraction, HardTokens, Responses,
+        TopStandardised, Curriculum, Bucket, SignalWeights, PositionSampling, UnbiasedPositionSampling,
+    )
 }  # fmt: skip

@@ -4,7 +4,8 @@
     package:<name>                                  the sources and texts of an installed Python package
     path:<folder or file>[#column]                  .txt, .jsonl, .parquet, each also as .gz
     hub:<name>[:config][#column][@revision]         a Hugging Face data set, split "train"
-    sums:<n>                                        n problems with worked steps, made here (sums.py)
+    sums:<n>[:<largest>]                            n problems with worked steps, made here (sums.py)
+    <one> + <another>                               the documents of both
 
 One .txt file is one document, so is one line of .jsonl and one row of .parquet. Columns default to "text".
 """
@@ -27,6 +28,7 @@ from replication.data.sums import sums
 from replication.data.text_files import COLUMN, READABLE, files_under, folder_documents
 
 HELD_OUT_ONE_IN = 64  # documents
+JOINED = r" \+ (?=stdlib|package:|path:|hub:|sums:)"
 # Not the library's own: installed packages, caches, and what the build machine or the administrator wrote there.
 FOREIGN = re.compile(
     r"site-packages|dist-packages|__pycache__|lib-dynload|config-.*|_sysconfigdata.*|(site|user)customize\.py|\..*"
@@ -83,6 +85,9 @@ def open_corpus(spec: str) -> Corpus:
     Raises ValueError, one line, for an unknown spec, an empty corpus, and any file that cannot be read as what its
     name says; for .jsonl with the line's number.
     """
+    parts = parts_of(spec)
+    if len(parts) > 1:
+        return collect(spec, (text for part in parts for text in open_corpus(part).documents))
     kind, _, rest = spec.partition(":")
     if spec == "stdlib":
         return collect("stdlib", sources(Path(sysconfig.get_paths()["stdlib"])))
@@ -92,27 +97,36 @@ def open_corpus(spec: str) -> Corpus:
         place, column = path_and_column(rest)
         name = f"path:{place.resolve().name}" + (f"#{column}" if column != COLUMN else "")
         return collect(name, folder_documents(place, column))
-    if kind == "sums" and rest.isdecimal():
-        return collect(spec, sums(int(rest)))
+    if kind == "sums" and all(number.isdecimal() for number in rest.split(":", 1)):
+        return collect(spec, sums(*map(int, rest.split(":", 1))))
     if kind == "hub" and rest:
         return collect(*hub_documents(rest))
     raise ValueError(
         f"Unknown corpus {spec!r}. Known: 'stdlib', 'package:<name>', 'path:<folder or file>[#column]', "
-        f"'hub:<name>[:config][#column][@revision]', 'sums:<n>'."
+        f"'hub:<name>[:config][#column][@revision]', 'sums:<n>[:<largest>]', and several of them joined by ' + '."
     )
+
+
+def parts_of(spec: str) -> list[str]:
+    """Of a text that is joined from several; a ' + ' before anything else belongs to a path."""
+    return re.split(JOINED, spec)
 
 
 def at_hand(spec: str) -> None:
     """ValueError now for a folder, file or package that is not there; nothing is read."""
-    kind, _, rest = spec.partition(":")
-    if kind == "path" and rest and not path_and_column(rest)[0].exists():
-        raise ValueError(f"No file or folder {path_and_column(rest)[0]}. Give an existing one, as in 'path:my_texts'.")
-    if kind == "package" and rest:
-        package(rest)
+    for part in parts_of(spec):
+        kind, _, rest = part.partition(":")
+        if kind == "path" and rest and not path_and_column(rest)[0].exists():
+            there = path_and_column(rest)[0]
+            raise ValueError(f"No file or folder {there}. Give an existing one, as in 'path:my_texts'.")
+        if kind == "package" and rest:
+            package(rest)
 
 
 def files_of(spec: str) -> list[Path]:
     """The files that a corpus is read from, or more; none where it lies elsewhere, or is not there any more."""
+    if len(parts := parts_of(spec)) > 1:
+        return [file for part in parts for file in files_of(part)]
     kind, _, rest = spec.partition(":")
     if spec == "stdlib":
         return files_under(Path(sysconfig.get_paths()["stdlib"]), unwanted=FOREIGN)

@@ -14,8 +14,10 @@ from replication.axes.objectives import OBJECTIVES, NextToken, Objective
 from replication.axes.positions import POSITIONS, AllPositions, Positions, Responses
 from replication.axes.samples import SAMPLES, AllSamples, Samples
 from replication.axes.schedules import SCHEDULES, Constant, Schedule
+from replication.axes.signals import NEEDS_WHOLE, ask_whole
 from replication.axes.targets.base import Target
 from replication.axes.targets.kept import SAMPLED, TARGETS, Full, OneHot
+from replication.axes.writing import WRITINGS, MiniLLM, Text, Writing
 from replication.experiment.lineage import (
     BACKGROUNDS,
     INITIALS,
@@ -76,6 +78,7 @@ class Recipe:
     # "cache", "online", "fresh": online and drawn anew each epoch; auto: sparse targets from a cache, dense ones online
     delivery: str = "auto"
     alignment: Same | Different = field(default_factory=Same)
+    writing: Writing = field(default_factory=Text)
     initial: Initial = field(default_factory=Fresh)
     background: Background = field(default_factory=SameText)
     tuning: Tuning = field(default_factory=Untuned)
@@ -103,6 +106,8 @@ class Recipe:
             )
         if self.teacher == "none" and not isinstance(self.target, OneHot):
             raise ValueError(f"Target {type(self.target).__name__} needs a teacher, and teacher is 'none'.")
+        if (unknown := ask_whole(self.positions.signals)) and not isinstance(self.target, Full):
+            raise ValueError(NEEDS_WHOLE.format(unknown[0]))
         if self.teacher == "none" and any(reader.what != "student" for reader in self.samples.readers):
             raise ValueError(f"Samples {type(self.samples).__name__} are chosen by a teacher, and teacher is 'none'.")
         if not isinstance(self.hidden, NoHidden) and not isinstance(self.target, Full):
@@ -121,12 +126,14 @@ class Recipe:
                 f"Alignment Different finds a token by its place in the text, and begin {self.begin!r} puts one before "
                 "each row that has none: use begin 'documents' or 'none'."
             )
+        if self.writing.written:
+            refuse_writing(self)
         if isinstance(self.tuning, Instructed) and self.measurement and not self.measurement.tuned:
             raise ValueError(f"Probe {self.probe!r} measures distillation, which tuning does not change: leave it out.")
 
     @property
     def cached(self) -> bool:
-        return self.target.stored is not None and self.delivery in ("auto", "cache")
+        return self.target.stored is not None and self.delivery in ("auto", "cache") and not self.writing.written
 
     @property
     def uses_teacher(self) -> bool:
@@ -161,6 +168,7 @@ AXES: dict[str, dict[str, Any]] = {
     "samples": SAMPLES,
     "schedule": SCHEDULES,
     "alignment": ALIGNMENTS,
+    "writing": WRITINGS,
     "initial": INITIALS,
     "background": BACKGROUNDS,
     "tuning": TUNINGS,
@@ -213,6 +221,36 @@ def text(key: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"Recipe field {key!r} is {value!r}; text is wanted, in quotes.")
     return value
+
+
+def refuse_writing(recipe: Recipe) -> None:
+    """ValueError, one line, where what a model writes goes with another axis badly."""
+    name = type(recipe.writing).__name__
+    if recipe.teacher == "none":
+        raise ValueError(f"Writing {name} needs a teacher, and teacher is 'none'.")
+    if not isinstance(recipe.objective, NextToken):
+        raise ValueError(
+            f"Writing {name} says itself which tokens are predicted: use objective 'NextToken', not "
+            f"{type(recipe.objective).__name__!r}."
+        )
+    if recipe.delivery not in ("auto", "online"):
+        raise ValueError(
+            f"Writing {name} asks the teacher about tokens that no cache has: use delivery 'auto' or 'online', not "
+            f"{recipe.delivery!r}."
+        )
+    if recipe.writing.anew and not recipe.uses_teacher:
+        raise ValueError(
+            f"Writing {name} asks the teacher about what its student wrote, and OneHot keeps nothing of the teacher: "
+            "use another target, such as 'Full'."
+        )
+    if recipe.writing.anew and recipe.schedule(0.0)[1] > 0:
+        raise ValueError(
+            f"Writing {name} with cross-entropy teaches the student its own words: use a schedule of ce_weight 0."
+        )
+    plain = Recipe(recipe.student, recipe.teacher)
+    decided = ("target", "divergence", "hidden", "positions", "schedule")
+    if isinstance(recipe.writing, MiniLLM) and any(getattr(recipe, axis) != getattr(plain, axis) for axis in decided):
+        raise ValueError(f"Writing MiniLLM is a loss of its own: leave {', '.join(decided)} out.")
 
 
 def seeds(given: str | list[str]) -> list[int]:

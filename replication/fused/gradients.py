@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.special import xlogy
 
+from replication.axes.comparison import Compare, Told, bound
 from replication.axes.divergences import Divergence, ForwardKL, GhostToken, TailAware
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget
 
@@ -35,7 +36,7 @@ class Weights:
 Rule = Callable[[Tensor, Any, Tensor, Weights, Tensor], Tensor]
 
 
-def rule_for(divergence: Divergence, sparse: bool) -> Rule:
+def rule_for(divergence: Divergence, sparse: bool, told: Told | None = None) -> Rule:
     match divergence, sparse:
         case ForwardKL(), True:
             return sparse_kl_
@@ -45,7 +46,7 @@ def rule_for(divergence: Divergence, sparse: bool) -> Rule:
             return ghost_token_
         case TailAware(), False:
             return partial(tail_aware_, divergence)
-    return partial(by_autograd_, divergence)
+    return partial(by_autograd_, bound(divergence, told))
 
 
 def sparse_kl_(logits_RV: Tensor, target: SparseTarget, labels_R: Tensor, weights: Weights, scale_R: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def head_and_rest_(
 
 
 def by_autograd_(
-    divergence: Divergence, logits_RV: Tensor, target: AnyTarget, labels_R: Tensor, weights: Weights, scale_R: Tensor
+    divergence: Compare, logits_RV: Tensor, target: AnyTarget, labels_R: Tensor, weights: Weights, scale_R: Tensor
 ) -> Tensor:
     """Any divergence, by its definition."""
     with torch.enable_grad():

@@ -20,8 +20,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from replication.axes.comparison import Told, told_of
 from replication.axes.divergences import Divergence
-from replication.axes.positions import AllPositions, Weighing, weights
+from replication.axes.loss import wanted_by
+from replication.axes.policy import Weighing
+from replication.axes.positions import AllPositions, weights
 from replication.axes.signals import SIGNALS, Signals, ask_student, ask_target
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, precise
 from replication.axes.targets.drawing import Randomness, refuse_broken
@@ -55,15 +58,17 @@ def fused_loss(
 
     `hidden_BLD` are the student's last hidden states. The graph can be gone through backwards once.
     """
-    signals = fused_signals_of(positions.signals, hidden_BLD.detach(), head, labels_BL, target)
+    signals = fused_signals_of(wanted_by(positions, divergence), hidden_BLD.detach(), head, labels_BL, target)
     weight_N = weights(positions, signals, progress, generator, mask_BL).flatten()
     if not kd_weight:  # the target is not even looked at
         target = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None])
+    labels_N, trained_N = labels_BL.flatten(), None if mask_BL is None else mask_BL.flatten()
     work = Work(
         target=replace(target, sequences=len(labels_BL)),
-        labels_N=labels_BL.flatten(),
+        labels_N=labels_N,
         scale_N=weight_N.to(sums(hidden_BLD.dtype)) / len(weight_N),
         divergence=divergence,
+        told=told_of(divergence, labels_N, signals.flat("confidence"), trained_N) if kd_weight else None,
         weights=Weights(kd_weight, ce_weight),
         scaling=head.scaling,
         # a divergence that looks at whole sequences is given all of their positions
@@ -108,6 +113,7 @@ class Work:
     labels_N: Tensor
     scale_N: Tensor
     divergence: Divergence
+    told: Told | None
     weights: Weights
     scaling: Scaling
     everywhere: bool
@@ -207,7 +213,7 @@ def loss_and_gradients(
 
 def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Tensor:
     """A chunk's share of the loss; its logits are overwritten by their gradient."""
-    rule = rule_for(work.divergence, isinstance(target, SparseTarget))
+    told = None if work.told is None else work.told.rows(rows)
     labels_M, scale_M = work.labels_N[rows], work.scale_N[rows]
     whole = work.divergence.whole_sequence
     loss = scale_M.new_zeros((), dtype=torch.float64)
@@ -215,6 +221,7 @@ def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Te
         slope = work.scaling.slope(work.scaling.apply_(logits_RV))
         scale_R = scale_M[block].to(logits_RV)
         part = of_rows(target, block, target.sequences if whole else 1)
+        rule = rule_for(work.divergence, isinstance(target, SparseTarget), None if told is None else told.rows(block))
         loss_R = rule(logits_RV, part, labels_M[block], work.weights, scale_R)
         if work.scaling != PLAIN:
             logits_RV.mul_(slope)

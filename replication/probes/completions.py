@@ -20,15 +20,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from replication.axes.targets.base import precise
 from replication.data.packing import Packing
 from replication.machine.device import Machine
 from replication.machine.files import replacing
 from replication.model.decoder import fingerprint, to_width
 from replication.seeds import generator
-
-# what the keys and values of one batch may take; the GPU's is not yet measured on a GPU
-ROOM = {"cpu": 2**28, "cuda": 24 * 2**30}  # bytes
+from replication.training.writing import ROOM, bytes_per_row, chosen
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,6 @@ def place(folder: Path, row: int) -> Path:
     return folder / f"{row}.npy"
 
 
-def bytes_per_row(model: PreTrainedModel, length: int) -> int:
-    """Of the float32 keys and values of one row."""
-    shape = model.config
-    return 2 * 4 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * length
-
-
 @torch.inference_mode()
 def completed(
     oracle: PreTrainedModel, tokens_BL: Tensor, chances: Sequence[tuple[int, Tensor]], vocabulary: int
@@ -115,14 +106,6 @@ def completed(
                 logits_MV = oracle(input_ids=drawn_M[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
         found.append(written_ML.unflatten(0, (-1, count)))
     return torch.stack(found, 1)
-
-
-def chosen(logits_MV: Tensor, chance_M: Tensor) -> Tensor:
-    """The class in whose stretch of the cumulative distribution the uniform number falls, [M]."""
-    # float64: in float32 the sum over many classes would lose the rare ones
-    cumulative_MV = precise(logits_MV).softmax(-1).double().cumsum(-1)
-    wanted_M1 = chance_M[:, None] * cumulative_MV[:, -1:]
-    return torch.searchsorted(cumulative_MV, wanted_M1, right=True)[:, 0].clamp_max(logits_MV.shape[1] - 1)
 
 
 class Buffer(DynamicLayer):

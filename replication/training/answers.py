@@ -8,6 +8,8 @@ from typing import Any
 
 from replication.data.corpus import Corpus, open_corpus
 from replication.evaluate.tasks.at_hand.answering import NUMERICS, Asked, answered, asked, harness
+from replication.evaluate.tasks.at_hand.makers import MAKERS
+from replication.experiment.lineage import SameText
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.decoder import fingerprint, load, precise_weights
@@ -23,7 +25,7 @@ def answer(run: Run, corpus: Corpus, record: Record, machine: Machine) -> bool:
     `machine` is set to the scale's precision. The weights are read from their checkpoint, so that a run answers at its
     end what it would answer at any later time.
     """
-    tasks = asked(corpus, run.scale.task_rows, machine.artifacts)
+    tasks = questions(run, corpus, machine)
     path = record.folder / ANSWERS
     student = precise_weights(load(model_folder(run, machine))).to(machine.device)
     known = {"suite": "at_hand", "numerics": {"tasks": NUMERICS}, "student": fingerprint(student)}
@@ -36,6 +38,20 @@ def answer(run: Run, corpus: Corpus, record: Record, machine: Machine) -> bool:
     found = answered(student, tokenizer, tasks, machine.artifacts, bool(machine.autocast))
     write(path, {**known, "harness": harness(), "tasks": found})
     return True
+
+
+def questions(run: Run, corpus: Corpus, machine: Machine) -> list[Asked]:
+    """The tasks of the run's own text; where its models read another before, each of the one that has more items.
+
+    Both hold the same documents out, as far as they have the same, so that neither text asks what the other trains on.
+    """
+    tasks, background = asked(corpus, run.scale.task_rows, machine.artifacts), run.recipe.background
+    if isinstance(background, SameText):
+        return tasks
+    before = open_corpus(run.scale.corpus_of(background.text))
+    others = asked(before, run.scale.task_rows, machine.artifacts)
+    most = {each.task: each for each in sorted([*others, *tasks], key=lambda each: each.of)}
+    return [each for task in MAKERS if (each := most.get(task)) is not None]
 
 
 def stands(before: dict[str, Any], known: dict[str, Any], tasks: list[Asked]) -> bool:

@@ -9,11 +9,13 @@ from replication.axes.hidden import NoHidden
 from replication.axes.loss import distillation_loss
 from replication.axes.targets.base import AnyTarget
 from replication.axes.targets.drawing import Randomness
+from replication.axes.writing import MiniLLM
 from replication.experiment.recipe import Recipe
 from replication.fused.head import TeacherStates
 from replication.fused.loss import fused_loss
 from replication.model.decoder import logits_and_hidden_of, logits_of
 from replication.model.output_head import head_of, hidden_of, scaling_of
+from replication.training.policy import Rollout, minillm_loss
 
 
 class Student(nn.Module):
@@ -36,7 +38,13 @@ class Student(nn.Module):
         progress: float,
         generator: Randomness | None = None,
         mask_BL: Tensor | None = None,
+        rollout: Rollout | None = None,
     ) -> Tensor:
+        if rollout is not None:
+            assert isinstance(self.recipe.writing, MiniLLM)
+            known = target.whole() if isinstance(target, TeacherStates) else target
+            logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
+            return minillm_loss(logits_BLV, labels_BL, known, rollout, self.recipe.writing)
         how = (self.recipe.divergence, self.positions, *self.recipe.schedule(progress), progress, generator)
         compared = not isinstance(self.recipe.hidden, NoHidden) and self.recipe.schedule(progress)[0] > 0
         if self.scaling is not None:

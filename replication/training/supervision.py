@@ -28,6 +28,7 @@ from replication.machine.device import Machine
 from replication.model.decoder import logits_of
 from replication.model.output_head import head_of, hidden_of, scaling_of
 from replication.seeds import generator
+from replication.training.policy import Rollout
 
 Stored = tuple[np.ndarray, np.ndarray]  # ids_BLK, weights_BLK
 
@@ -36,13 +37,15 @@ Stored = tuple[np.ndarray, np.ndarray]  # ids_BLK, weights_BLK
 class Batch:
     """What a student trains on in one pass; the target's N = B * L positions are in row order.
 
-    `mask_BL` says at which positions it trains, None at all.
+    `mask_BL` says at which positions it trains, None at all. With a `rollout` the first half of the rows was written by
+    the student and its teacher, and the loss is that of `policy.py`.
     """
 
     tokens_BL: Tensor
     labels_BL: Tensor
     target: AnyTarget | TeacherStates
     mask_BL: Tensor | None = None
+    rollout: Rollout | None = None
 
 
 class Supervision(Protocol):

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from replication.axes.targets.drawing import Streams
@@ -21,6 +22,8 @@ from replication.machine.processes import replicated, sharded, synchronised, who
 from replication.model.checkpoint import weights_of
 from replication.model.decoder import compile_layers, fingerprint, layers_of
 from replication.seeds import seed_for
+from replication.training.authored import authored
+from replication.training.authors import FromRollouts, FromTeacherTexts
 from replication.training.inputs import inputs_of_text
 from replication.training.monitor import standing
 from replication.training.needs import Need
@@ -80,10 +83,19 @@ class Training:
             weight_decay=0.0,  # RS-KD Table 17 says Adam and states no decay
             fused=True,
         )
+        self.order = order_of(run, data)
         self.supervision = supervision or supervision_of(run, data, teacher, machine)
+        if supervision is None and run.recipe.training_recipe.writing.written:
+            assert teacher is not None
+            self.supervision = authored(
+                run, data, model, teacher, machine, self.supervision, self.order, self.whole_step
+            )
         if isinstance(self.supervision, FromCache | FromOtherContext):
             self.inputs["cache"] = self.supervision.reader.manifest.digest
-        self.order = order_of(run, data)
+        if isinstance(self.supervision, FromTeacherTexts):
+            self.inputs["written"] = self.supervision.texts.fingerprint
+        if isinstance(self.supervision, FromRollouts):
+            self.learnt = self.learnt | self.supervision.state
         self.step = 0
 
     @contextmanager
@@ -118,16 +130,18 @@ class Training:
         needs_target = trained_on.schedule(progress)[0] > 0 or trained_on.positions.asks_target
         supervision = self.supervision if needs_target else FromText()
         micro_batches = self.micro_batches(self.step)
+        if isinstance(supervision, FromRollouts):
+            supervision.at(self.step)
         total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         for number, (rows_B, epochs_B) in enumerate(micro_batches, 1):
-            read = torch.from_numpy(self.data.training_rows.rows(rows_B)).to(self.machine.device)
-            posed = trained_on.objective(read, self.objective_streams(rows_B, epochs_B))
+            posed = trained_on.objective(self.read(rows_B), self.objective_streams(rows_B, epochs_B))
             given = supervision(rows_B, self.draws(epochs_B), posed.tokens_BL, posed.labels_BL)
-            batch, streams = replace(given, mask_BL=posed.mask_BL), self.policy_streams(rows_B)
+            batch = given if posed.mask_BL is None else replace(given, mask_BL=posed.mask_BL)
+            streams = self.policy_streams(rows_B)
             with synchronised(self.student, last=number == len(micro_batches)):
                 with self.machine.precision(), self.chance(number):
                     trained = batch.tokens_BL, batch.labels_BL, batch.target, progress, streams, batch.mask_BL
-                    loss = self.student(*trained) / len(micro_batches)
+                    loss = self.student(*trained, batch.rollout) / len(micro_batches)
                 loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)
@@ -162,6 +176,14 @@ class Training:
             torch.manual_seed(seed_for(self.run.seed, "chance", self.step, world.rank, part))
             yield
 
+    def read(self, rows_B: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.data.training_rows.rows(rows_B)).to(self.machine.device)
+
+    def whole_step(self, step: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """The rows of a step that is one micro-batch, which visits they are, and how they read."""
+        ((rows_B, epochs_B),) = self.micro_batches(step)
+        return rows_B, epochs_B, self.read(rows_B)
+
     def policy_streams(self, rows_B: np.ndarray) -> Streams | None:
         """The random streams of a policy that draws: a step's, each row's own, so that no split of a batch matters."""
         if not self.run.recipe.training_recipe.positions.draws:
@@ -178,7 +200,8 @@ class Training:
 
     def draws(self, epochs_B: np.ndarray) -> np.ndarray:
         """Which draw of its row's target each visit gets: the first one always, unless each is to be a new one."""
-        return epochs_B if self.run.recipe.training_recipe.delivery == "fresh" else np.zeros_like(epochs_B)
+        recipe = self.run.recipe.training_recipe
+        return epochs_B if recipe.delivery == "fresh" or recipe.writing.anew else np.zeros_like(epochs_B)
 
     def micro_batches(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(rows_B, epochs_B) of this process at a step, in micro-batches: each passes through the student at once."""
@@ -189,12 +212,13 @@ class Training:
         at_once = self.machine.at_once or len(mine_B)
         if len(mine_B) % at_once:
             raise ValueError(f"AT_ONCE is {at_once}, which does not divide this process's {len(mine_B)} sequences.")
-        positions = self.run.recipe.training_recipe.positions
-        if (world.size > 1 or at_once < len(mine_B)) and positions.whole_batch:
-            raise ValueError(
-                f"{type(positions).__name__} compares all positions of a batch: run it in one process and without "
-                "AT_ONCE."
-            )
+        recipe = self.run.recipe.training_recipe
+        for method in (recipe.positions, recipe.divergence, recipe.writing):
+            if (world.size > 1 or at_once < len(mine_B)) and method.whole_batch:
+                raise ValueError(
+                    f"{type(method).__name__} compares all positions of a batch: run it in one process and without "
+                    "AT_ONCE."
+                )
         count = len(mine_B) // at_once
         return list(zip(np.split(mine_B, count), np.split(epochs_B, count), strict=True))
 
