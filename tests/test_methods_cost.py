@@ -58,7 +58,7 @@ def test_a_step_beside_its_teacher(tmp_path: Path, divergence: Any) -> None:
 
 
 def test_miniplm_reads_twice_as_much_by_teacher_and_reference_and_trains_on_half(tmp_path: Path) -> None:
-    """8 rows are scored for each 4 that are read: here as many as of 50 steps, so that looking at heads is none of it."""
+    """8 rows are scored for each 4 that are read: here as many as of 50 steps, so that looking at heads is nothing."""
     samples = {"name": "DifferenceSamples", "reference": "300M", "reference_tokens": "1152", "pool": "2304"}
     run, machine = small(tmp_path, target="OneHot", samples=samples)
     data = random_text(run, 400)
