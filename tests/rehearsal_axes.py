@@ -157,7 +157,11 @@ def objectives(name: str, stage: Stage) -> Numbers:
 def hidden(name: str, stage: Stage) -> Numbers:
     """The student is as wide as its teacher; SALT's second stage, which asks no teacher, is on the way."""
     said = {"name": name, **fields_of("hidden", name)}
-    return stage.perform(hidden=said, student="shallow", schedule={"name": "TwoStage", "until": 0.6})
+    shared = {"student": "shallow", "schedule": {"name": "TwoStage", "until": 0.6}}
+    found = stage.perform(hidden=said, **shared)
+    if name == "Cosine":
+        found["every layer"] = stage.perform(hidden={**said, "layers": "every"}, **shared)
+    return found
 
 
 def initials(name: str, stage: Stage) -> Numbers:

@@ -75,6 +75,15 @@ def test_at_the_papers_scale_they_have_the_sizes_that_are_printed(name: str) -> 
     assert size(name, PAPER) / 1e9 == pytest.approx(EVERY[name], rel=FURTHER_OFF.get(name, 0.04))
 
 
+def test_tad_s_table_9_is_what_its_students_have_at_the_papers_scale() -> None:
+    exhibit, names = spec.load("tad/table09"), list(FROM_SCRATCH)
+    for row, name in zip(exhibit.rows, names, strict=True):
+        role = PAPER.role(name)
+        mine = {"layers": role.layers, "width": role.width, "heads": role.heads, "head_width": role.of_head}
+        mine |= {"ffn": role.ffn, "vocabulary": role.vocabulary or PAPER.classes}
+        assert mine == {key: float(str(row.published[key])) for key in mine}, name
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("paper", PAPERS)
 def test_their_order_is_the_papers(paper: str, scale: str) -> None:

@@ -102,8 +102,10 @@ class Cost:
 
     @property
     def selected(self) -> float:
-        """The share of the positions that meet the heads."""
-        return getattr(self.run.recipe.training_recipe.positions, "keep", 1.0)
+        """The share of the positions that meet the heads; of a row that is written, half of it is a prompt."""
+        recipe = self.run.recipe.training_recipe
+        masked = recipe.writing.written and not recipe.writing.whole_batch
+        return float(getattr(recipe.positions, "keep", 1.0)) * (0.5 if masked else 1.0)
 
     @property
     def frozen_head(self) -> bool:

@@ -60,6 +60,7 @@ class TeacherStates:
     head: Head
     exponent: float = 1.0
     sequences: int = 1
+    layers: tuple[Tensor, ...] = ()  # the states behind its layers, [N, D] each, as far as they are handed on
 
     def rows(self, rows: Rows) -> DenseTarget:
         """The probabilities of some positions, [len(rows), V]."""

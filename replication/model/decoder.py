@@ -180,11 +180,11 @@ def logits_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> Ten
     return to_width(found.logits, vocabulary, model.name_or_path or type(model).__name__)
 
 
-def logits_and_hidden_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Of one pass, for models whose logits are more than head times states: `logits_of` and `hidden_of`."""
+def logits_and_states_of(model: PreTrainedModel, tokens_BL: Tensor, vocabulary: int) -> tuple[Tensor, list[Tensor]]:
+    """Of one pass, for models whose logits are more than head times states: `logits_of` and `states_of`."""
     found = model(input_ids=tokens_BL, output_hidden_states=True, use_cache=False)
     name = model.name_or_path or type(model).__name__
-    return to_width(found.logits, vocabulary, name), found.hidden_states[-1]
+    return to_width(found.logits, vocabulary, name), list(found.hidden_states[1:])
 
 
 def to_width(logits_BLV: Tensor, vocabulary: int, whose: str) -> Tensor:

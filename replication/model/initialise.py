@@ -66,6 +66,11 @@ def at_even_distances(layers: int, of: int) -> list[int]:
     return [place * of // layers for place in range(layers)]
 
 
+def ends_of_parts(layers: int, of: int) -> list[int]:
+    """Which of so many layers stand for the student's where states are compared: the last of as many equal parts."""
+    return [(place + 1) * of // layers - 1 for place in range(layers)]
+
+
 def cut(name: str, given: Tensor, student: PretrainedConfig, teacher: PretrainedConfig) -> Tensor:
     """An attention weight of the teacher in the student's shape: of each head, the first inputs and first outputs."""
     heads, shared = teacher.num_attention_heads, teacher.num_key_value_heads

@@ -45,6 +45,17 @@ def hidden_of(model: PreTrainedModel, tokens_BL: Tensor) -> Tensor:
     return given[0]
 
 
+def states_of(model: PreTrainedModel, tokens_BL: Tensor) -> list[Tensor]:
+    """[B, L, D] states behind each layer, the last ones behind the final norm; for models that have a `scaling_of`."""
+
+    def stand_in(states_BLD: Tensor) -> Tensor:
+        return states_BLD.new_zeros(*states_BLD.shape[:-1], 1)
+
+    with exchanged_head(model, stand_in):
+        found = model(input_ids=tokens_BL, output_hidden_states=True, use_cache=False)
+    return list(found.hidden_states[1:])
+
+
 def head_of(model: PreTrainedModel, vocabulary: int, scaling: Scaling = PLAIN) -> Head:
     """The output head over exactly the tokenizer's classes; `scaling` is what `scaling_of` has found."""
     linear = model.get_output_embeddings()

@@ -18,8 +18,9 @@ from replication.axes.writing import MiniLLM
 from replication.experiment.recipe import Recipe
 from replication.fused.head import Head, TeacherStates
 from replication.fused.loss import fused_loss
-from replication.model.decoder import logits_and_hidden_of, logits_of
-from replication.model.output_head import head_of, hidden_of, scaling_of
+from replication.model.decoder import logits_and_states_of, logits_of
+from replication.model.initialise import ends_of_parts
+from replication.model.output_head import head_of, hidden_of, scaling_of, states_of
 from replication.training.policy import Rollout, minillm_loss
 
 
@@ -57,17 +58,18 @@ class Student(nn.Module):
         compared = not isinstance(self.recipe.hidden, NoHidden) and self.pace(progress)[0] > 0
         if self.scaling is not None:
             head = head_of(self.model, self.vocabulary, self.scaling)
-            states_BLD = hidden_of(self.model, tokens_BL)
+            every = compared and self.recipe.hidden.layers == "every"
+            states = states_of(self.model, tokens_BL) if every else [hidden_of(self.model, tokens_BL)]
             if look:
-                own = on_labels(states_BLD.detach(), head, labels_BL, mask_BL)
+                own = on_labels(states[-1].detach(), head, labels_BL, mask_BL)
                 self.pace.see(own - self.teachers_loss(labels_BL, target, mask_BL))
-            beside_N = self.beside(states_BLD, target) if compared else None
-            return fused_loss(states_BLD, head, labels_BL, target, *how, beside_N, mask_BL)
+            beside_N = self.beside(states, target) if compared else None
+            return fused_loss(states[-1], head, labels_BL, target, *how, beside_N, mask_BL)
         whole = target.whole() if isinstance(target, TeacherStates) else target
         beside_N = None
         if compared:
-            logits_BLV, states_BLD = logits_and_hidden_of(self.model, tokens_BL, self.vocabulary)
-            beside_N = self.beside(states_BLD, target)
+            logits_BLV, states = logits_and_states_of(self.model, tokens_BL, self.vocabulary)
+            beside_N = self.beside(states, target)
         else:
             logits_BLV = logits_of(self.model, tokens_BL, self.vocabulary)
         if look:
@@ -84,14 +86,18 @@ class Student(nn.Module):
         logits_NV = target.probs_NV.log() / self.recipe.target.exponent
         return plain_loss(logits_NV.view(*labels_BL.shape, -1), labels_BL, mask_BL)
 
-    def beside(self, states_BLD: Tensor, target: AnyTarget | TeacherStates) -> Tensor:
-        """What the recipe's term on hidden states adds at each position."""
+    def beside(self, states: list[Tensor], target: AnyTarget | TeacherStates) -> Tensor:
+        """What the recipe's term on hidden states adds at each position; `states` [B, L, D] end with the last ones."""
         if not isinstance(target, TeacherStates):
             raise ValueError(
                 f"Hidden {type(self.recipe.hidden).__name__} needs the teacher's hidden states, and this teacher's "
                 "logits are more than its head times them, so that only they are handed on. Leave hidden out."
             )
-        return self.recipe.hidden(states_BLD.flatten(0, 1), target.hidden_ND)
+        theirs = [target.hidden_ND]
+        if self.recipe.hidden.layers == "every":
+            theirs = [target.layers[number] for number in ends_of_parts(len(states), len(target.layers))]
+        mine = [states_BLD.flatten(0, 1) for states_BLD in states[-len(theirs) :]]
+        return self.recipe.hidden(torch.stack(mine), torch.stack(theirs))
 
 
 @torch.no_grad()

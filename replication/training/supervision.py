@@ -26,7 +26,7 @@ from replication.data.packing import Packing, positions_in
 from replication.fused.head import Head, TeacherStates
 from replication.machine.device import Machine
 from replication.model.decoder import logits_of
-from replication.model.output_head import head_of, hidden_of, scaling_of
+from replication.model.output_head import head_of, hidden_of, scaling_of, states_of
 from replication.seeds import generator
 from replication.training.policy import Rollout
 
@@ -185,18 +185,26 @@ class FromTeacherStates:
     head: Head
     exponent: float
     machine: Machine
+    every: bool = False  # whether the states behind each of its layers are handed on
 
     def __call__(self, rows_B: np.ndarray, epochs_B: np.ndarray, tokens_BL: Tensor, labels_BL: Tensor) -> Batch:
         with torch.no_grad(), self.machine.precision():
-            hidden_ND = hidden_of(self.teacher, tokens_BL).flatten(0, 1)
-        hidden_ND = hidden_ND.to(self.head.weight_VD.dtype)
-        return Batch(tokens_BL, labels_BL, TeacherStates(hidden_ND, self.head, self.exponent, len(tokens_BL)))
+            states = states_of(self.teacher, tokens_BL) if self.every else [hidden_of(self.teacher, tokens_BL)]
+        layers = [each_BLD.flatten(0, 1).to(self.head.weight_VD.dtype) for each_BLD in states]
+        known = TeacherStates(layers[-1], self.head, self.exponent, len(tokens_BL), tuple(layers))
+        return Batch(tokens_BL, labels_BL, known)
 
 
 def from_teacher(
-    teacher: PreTrainedModel, target: Target, vocabulary: int, seed: int, sequences: int, machine: Machine
+    teacher: PreTrainedModel,
+    target: Target,
+    vocabulary: int,
+    seed: int,
+    sequences: int,
+    machine: Machine,
+    every: bool = False,
 ) -> Supervision:
-    """Beside the student, in the way that holds least."""
+    """Beside the student, in the way that holds least; with `every` also the states behind each of its layers."""
     scaling = scaling_of(teacher, vocabulary) if isinstance(target, Full) else None
     if not isinstance(target, Full) or scaling is None:
         return FromTeacher(teacher, target, vocabulary, seed, sequences, machine)
@@ -204,7 +212,7 @@ def from_teacher(
     precision = torch.bfloat16 if machine.autocast else head.weight_VD.dtype
     bias_V = None if head.bias_V is None else head.bias_V.detach().to(precision)
     head = Head(head.weight_VD.detach().to(precision), bias_V, scaling)
-    return FromTeacherStates(teacher, head, target.exponent, machine)
+    return FromTeacherStates(teacher, head, target.exponent, machine, every)
 
 
 def drawn(target: Target, logits_BLV: Tensor, labels_BL: Tensor, indices_B: np.ndarray, seed: int) -> AnyTarget:

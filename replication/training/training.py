@@ -234,8 +234,9 @@ def supervision_of(run: Run, data: Data, teacher: PreTrainedModel | None, machin
         return FromText()
     assert teacher is not None
     if not run.recipe.cached:
+        every = run.recipe.hidden.layers == "every"
         return from_teacher(
-            teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, len(data.training_rows), machine
+            teacher, run.recipe.target, data.tokenizer.vocabulary, run.seed, len(data.training_rows), machine, every
         )
     need = Need(run)
     reader = Reader(need.folder(machine), need.expected(data, teacher))
