@@ -11,21 +11,20 @@ float32 (a bf16 softmax loses its tail, and a bf16 sum over chunks its small ter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from replication.axes.divergences import Divergence
+from replication.axes.divergences import Divergence, ForwardKL, TailAware, beyond
 from replication.axes.positions import AllPositions, Weighing, weights
 from replication.axes.signals import SIGNALS, Signals, ask_student, ask_target
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, precise
 from replication.axes.targets.drawing import Randomness, refuse_broken
-from replication.fused.gradients import Weights, rule_for
+from replication.fused.gradients import Tails, Weights, rule_for
 from replication.fused.head import PLAIN, Head, Rows, Scaling, TeacherStates
 from replication.fused.products import Logits, Products, sums
 
@@ -58,7 +57,7 @@ def fused_loss(
     signals = fused_signals_of(positions.signals, hidden_BLD.detach(), head, labels_BL, target)
     weight_N = weights(positions, signals, progress, generator, mask_BL).flatten()
     if not kd_weight:  # the target is not even looked at
-        target = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None])
+        target, divergence = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None]), ForwardKL()
     work = Work(
         target=replace(target, sequences=len(labels_BL)),
         labels_N=labels_BL.flatten(),
@@ -66,8 +65,7 @@ def fused_loss(
         divergence=divergence,
         weights=Weights(kd_weight, ce_weight),
         scaling=head.scaling,
-        # a divergence that looks at whole sequences is given all of their positions
-        everywhere=(isinstance(positions, AllPositions) and mask_BL is None) or divergence.whole_sequence,
+        everywhere=isinstance(positions, AllPositions) and mask_BL is None,
     )
     loss: Tensor = FusedLoss.apply(hidden_BLD.flatten(0, 1), head.weight_VD, head.bias_V, work)
     if beside_N is None or not kd_weight:
@@ -85,7 +83,7 @@ def fused_signals_of(
     products = Products(head.weight_VD, head.bias_V, precision) if ask_student(wanted) else None
     found: dict[str, list[Tensor]] = {name: [] for name in wanted}
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for chunk in chunks(len(hidden_ND), classes, 1, hidden_ND.device, precision) if wanted else ():
+        for chunk in chunks(len(hidden_ND), classes, hidden_ND.device, precision) if wanted else ():
             known = target.rows(chunk) if ask_target(wanted) else None
             if products is None:
                 blocks = iter([(slice(None), torch.empty(chunk.stop - chunk.start, classes, device="meta"))])
@@ -112,33 +110,63 @@ class Work:
     scaling: Scaling
     everywhere: bool
 
-    def parts(self, classes: int, precision: torch.dtype, first: int) -> Iterator[tuple[Rows, Part]]:
-        """Positions and their target, the first so many and then a chunk at a time; none of weight zero."""
-        device, part = self.labels_N.device, self.part_of()
-        if not self.everywhere:
-            chosen_M = self.scale_N.nonzero()[:, 0]
-            for chunk in chunks(len(chosen_M), classes, 1, device, precision, first):
-                yield chosen_M[chunk], part(chosen_M[chunk], 1)
-            return
-        length = len(self.labels_N) // self.target.sequences
-        together = length if self.divergence.whole_sequence else 1
-        for chunk in chunks(len(self.labels_N), classes, together, device, precision, first):
-            yield chunk, part(chunk, (chunk.stop - chunk.start) // together)
+    def parts(self, classes: int, precision: torch.dtype, first: int) -> Iterator[tuple[Rows, Part, Tails | None]]:
+        """Positions, their target and what is known of their tails, the first so many and then a chunk at a time; none
+        of weight zero."""
+        device, part, tails = self.labels_N.device, self.part_of(), None
+        chosen_M = None if self.everywhere else self.scale_N.nonzero()[:, 0]
+        pieces = list(chunks(len(self.labels_N if chosen_M is None else chosen_M), classes, device, precision, first))
+        if isinstance(self.divergence, TailAware):
+            every = pieces if chosen_M is None else list(chunks(len(self.labels_N), classes, device, precision))
+            tails = self.tails(self.divergence, part, every, classes)
+        for piece in pieces:
+            rows = piece if chosen_M is None else chosen_M[piece]
+            yield rows, part(rows), None if tails is None else tails.rows(rows)
+
+    def tails(
+        self, divergence: TailAware, part: Callable[[Rows], Part], pieces: Sequence[slice], classes: int
+    ) -> Tails:
+        """From a pass over the target alone, which ends with the first piece: there the next one begins.
+
+        A teacher that is given by its states is multiplied with its head twice for all other pieces. To hold what it
+        said would take [N, V]; to add up what beta(X) weighs by itself, another two products.
+        """
+        found: list[tuple[Tensor, Tensor]] = []
+        step = max(1, BLOCK[self.labels_N.device.type] // (4 * classes))
+        for piece in reversed(pieces):
+            target, of_piece = part(piece), list[tuple[Tensor, Tensor]]()
+            for start in range(0, piece.stop - piece.start, step):
+                block = target.rows(slice(start, start + step))
+                ids_RK = divergence.largest(block, classes)
+                of_piece.append((ids_RK, beyond(divergence.split(block, ids_RK, sums(self.scale_N.dtype))[1])))
+            found = of_piece + found
+        ids_NK, mass_N = (torch.cat(each) for each in zip(*found, strict=True))
+        return Tails(ids_NK, divergence.shares(mass_N, self.target.sequences))
 
     @property
     def by_position(self) -> bool:
-        """Whether any positions may be a chunk, and their target is no chunk of logits itself."""
-        return not self.divergence.whole_sequence and not isinstance(self.target, TeacherStates)
+        """Whether the target is no chunk of logits itself."""
+        return not isinstance(self.target, TeacherStates)
 
-    def part_of(self) -> Callable[[Rows, int], Part]:
-        """(positions, how many sequences they are) -> their target; a teacher's logits in place of those before."""
-        target = self.target
-        if not isinstance(target, TeacherStates):
-            return partial(of_rows, target)
-        head, hidden_ND, exponent = target.head, target.hidden_ND, target.exponent
-        products = Products(head.weight_VD, head.bias_V, hidden_ND.dtype)
-        apply_ = head.scaling.apply_
-        return lambda rows, sequences: TeacherLogits(apply_(products.logits(hidden_ND[rows])), exponent, sequences)
+    def part_of(self) -> Callable[[Rows], Part]:
+        """Positions -> their target; a teacher's logits in place of those before."""
+        return Taught(self.target) if isinstance(self.target, TeacherStates) else self.target.rows
+
+
+class Taught:
+    """A teacher's logits at some positions at a time; the last ones stay."""
+
+    def __init__(self, states: TeacherStates) -> None:
+        self.states = states
+        self.products = Products(states.head.weight_VD, states.head.bias_V, states.hidden_ND.dtype)
+        self.there: tuple[Rows, TeacherLogits] | None = None
+
+    def __call__(self, rows: Rows) -> TeacherLogits:
+        if self.there is None or self.there[0] is not rows:
+            logits_NV = self.products.logits(self.states.hidden_ND[rows])
+            logits = TeacherLogits(self.states.head.scaling.apply_(logits_NV), self.states.exponent)
+            self.there = rows, logits
+        return self.there[1]
 
 
 @dataclass(frozen=True)
@@ -147,12 +175,11 @@ class TeacherLogits:
 
     logits_NV: Tensor
     exponent: float
-    sequences: int
 
     def rows(self, rows: Rows) -> DenseTarget:
         probs_RV = torch.softmax(precise(self.logits_NV[rows]) * self.exponent, -1)
         refuse_broken(probs_RV[:, 0])
-        return DenseTarget(probs_RV, self.sequences)
+        return DenseTarget(probs_RV)
 
 
 Part = AnyTarget | TeacherLogits
@@ -190,11 +217,11 @@ def loss_and_gradients(
     with torch.autocast(hidden_ND.device.type, enabled=False):
         fold = wanted[1] and work.by_position and products.foldable(CHUNK[hidden_ND.device.type])
         first = weight_VD.shape[1] if fold else 0
-        for rows, target in work.parts(len(weight_VD), precision, first):
+        for rows, target, tails in work.parts(len(weight_VD), precision, first):
             hidden_MD = hidden_ND[rows].to(precision)
             logits = (products.folded if fold else products.logits)(hidden_MD)
             fold = False
-            loss += become_gradient_(logits, target, rows, work)
+            loss += become_gradient_(logits, target, rows, work, tails)
             if of_hidden_ND is not None:
                 of_hidden_ND[rows] = products.of_hidden(logits).to(of_hidden_ND.dtype)
             if of_bias_V is not None:
@@ -205,17 +232,18 @@ def loss_and_gradients(
     return loss.to(sums(hidden_ND.dtype)), (of_hidden_ND, of_weight_VD, of_bias_V)
 
 
-def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work) -> Tensor:
+def become_gradient_(logits: Logits, target: Part, rows: Rows, work: Work, tails: Tails | None) -> Tensor:
     """A chunk's share of the loss; its logits are overwritten by their gradient."""
-    rule = rule_for(work.divergence, isinstance(target, SparseTarget))
+    sparse = isinstance(target, SparseTarget)
+    rule = rule_for(work.divergence, sparse)
     labels_M, scale_M = work.labels_N[rows], work.scale_N[rows]
-    whole = work.divergence.whole_sequence
     loss = scale_M.new_zeros((), dtype=torch.float64)
-    for block, logits_RV in in_cache(logits, whole):
+    for block, logits_RV in in_cache(logits):
         slope = work.scaling.slope(work.scaling.apply_(logits_RV))
         scale_R = scale_M[block].to(logits_RV)
-        part = of_rows(target, block, target.sequences if whole else 1)
-        loss_R = rule(logits_RV, part, labels_M[block], work.weights, scale_R)
+        if tails is not None:
+            rule = rule_for(work.divergence, sparse, tails.rows(block))
+        loss_R = rule(logits_RV, target.rows(block), labels_M[block], work.weights, scale_R)
         if work.scaling != PLAIN:
             logits_RV.mul_(slope)
         loss += torch.where(scale_R == 0, 0.0, loss_R * scale_R).sum(dtype=torch.float64)
@@ -230,26 +258,23 @@ def precision_of(hidden_ND: Tensor) -> torch.dtype:
 
 
 def chunks(
-    positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype, first: int = 0
+    positions: int, classes: int, device: torch.device, precision: torch.dtype, first: int = 0
 ) -> Iterator[slice]:
-    """Slices of the positions: the first so many; then of about equal size, whose logits fit in `CHUNK` bytes.
-
-    Those are multiples of `together`.
-    """
+    """Slices of the positions: the first so many; then of about equal size, whose logits fit in `CHUNK` bytes."""
     size = CHUNK[device.type] * (NARROW if device.type == "cpu" and precision.itemsize < 4 else 1)
-    most = max(1, int(size / (precision.itemsize * classes * together)))
+    most = max(1, int(size / (precision.itemsize * classes)))
     if first and positions:
         yield slice(0, min(first, positions))
-    items = max(0, positions - first) // together
-    rows = -(-items // -(-items // most)) * together if items else 1
+    left = max(0, positions - first)
+    rows = -(-left // -(-left // most)) if left else 1
     for start in range(first, positions, rows):
         yield slice(start, min(start + rows, positions))
 
 
-def in_cache(logits: Logits, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
+def in_cache(logits: Logits) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of a chunk's rows, in at least float32: views where they are that already, else copies in one place."""
     positions, classes = logits.shape
-    rows = positions if whole else max(1, BLOCK[logits.device.type] // (4 * classes))
+    rows = max(1, BLOCK[logits.device.type] // (4 * classes))
     view = isinstance(logits, Tensor) and logits.dtype == sums(logits.dtype)
     room_RV = torch.empty(0 if view else rows, classes, dtype=sums(logits.dtype), device=logits.device)
     for start in range(0, positions, rows):
@@ -273,7 +298,3 @@ def put_back(logits: Logits, block: slice, part_RV: Tensor) -> None:
 def pairs(logits: Logits, block: slice, part_RV: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """A block's logits where they lie, and the same ones in `part_RV`."""
     return iter([(logits[block], part_RV)]) if isinstance(logits, Tensor) else logits.pairs(block, part_RV)
-
-
-def of_rows(target: Part, rows: Rows, sequences: int) -> AnyTarget:
-    return replace(target.rows(rows), sequences=sequences)
