@@ -88,6 +88,8 @@ def test_loss_and_gradients_equal_the_definition(name: str, method: object, posi
 @pytest.mark.parametrize("method", [Full(), TopK(3)], ids=str)
 def test_either_loss_alone_equals_the_definition(method: object, kd_weight: float, ce_weight: float) -> None:
     assert_equal(*both(drawn(method), ForwardKL(), kd_weight=kd_weight, ce_weight=ce_weight))
+    if method == Full():
+        assert_equal(*both(drawn(method), TailAware(k=3), kd_weight=kd_weight, ce_weight=ce_weight))
 
 
 @pytest.mark.parametrize("name", ["ForwardKL", "ReverseKL", "TailAware", "L1"])
@@ -320,18 +322,18 @@ METHODS_AT_LENGTH = [
 def test_no_tensor_grows_with_positions_times_classes(
     divergence: object, method: object, positions: Positions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a batch twice as long nothing but what is N x D or V x D may grow."""
+    """With a sequence twice as long nothing but what is N x D or V x D may grow."""
     classes, width, length = 500, 4, 8
     monkeypatch.setitem(fused.CHUNK, "cpu", 4 * classes * length)
     random = torch.Generator().manual_seed(0)
     head, teacher_head = (Head(torch.randn(classes, width, generator=random, requires_grad=True)) for _ in range(2))
 
-    def largest(sequences: int) -> int:
-        labels = torch.randint(classes, (sequences, length), generator=random)
-        hidden, states = (torch.randn(sequences, length, width, generator=random) for _ in range(2))
+    def largest(times: int) -> int:
+        labels = torch.randint(classes, (1, times * length), generator=random)
+        hidden, states = (torch.randn(1, times * length, width, generator=random) for _ in range(2))
         target: object = TeacherStates(states.flatten(0, 1), teacher_head)
         if not isinstance(method, Full):
-            target = method(torch.randn(sequences * length, classes, generator=random), labels.flatten(), random)
+            target = method(torch.randn(times * length, classes, generator=random), labels.flatten(), random)
         with Largest() as seen:
             value = fused.fused_loss(hidden.requires_grad_(), head, labels, target, divergence, positions, 1.0, 0.0)
             value.backward()

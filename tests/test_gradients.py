@@ -18,7 +18,7 @@ from replication.axes.loss import distillation_loss
 from replication.axes.positions import AllPositions, TopFraction
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget
 from replication.axes.targets.kept import Full, NaiveFix, OneHot, SmoothedTopK, TopK, TopP
-from replication.axes.targets.sampled import RandomSampling
+from replication.axes.targets.sampled import HeadAndSampledTail, RandomSampling
 from replication.axes.targets.water_filling import AdaptiveWaterFilling
 from tests.cases import EXAMPLES, example
 
@@ -55,8 +55,10 @@ def drawn(method: object, seed: int = 0) -> AnyTarget:
     if isinstance(target, DenseTarget):
         probs = target.probs_NV.double()
         return DenseTarget(probs / probs.sum(1, keepdim=True), sequences=SEQUENCES)
-    spread = None if target.spread_N is None else target.spread_N.double()
-    return replace(target, weights_NK=target.weights_NK.double(), spread_N=spread, sequences=SEQUENCES)
+    spread, weights = None if target.spread_N is None else target.spread_N.double(), target.weights_NK.double()
+    if target.head:
+        weights = weights / weights.sum(1, keepdim=True)
+    return replace(target, weights_NK=weights, spread_N=spread, sequences=SEQUENCES)
 
 
 def by_hand(target: AnyTarget) -> np.ndarray:
@@ -122,7 +124,8 @@ def test_a_target_that_the_divergence_cannot_use_is_refused(name: str, method: o
     if name == "GhostToken":
         assert refused(name, method) == (dense or spread)
     elif name in NEEDS_DENSE:
-        assert refused(name, method) == (not dense)
+        headed = name == "TailAware" and isinstance(method, HeadAndSampledTail)
+        assert refused(name, method) == (not (dense or headed))
     elif name in ("ForwardKL", "L1", "MSE"):
         assert not refused(name, method)
 

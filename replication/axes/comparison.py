@@ -18,7 +18,6 @@ Compare = Callable[[Tensor, AnyTarget], Tensor]
 class Comparison:
     """A point on the alignment axis."""
 
-    whole_sequence: ClassVar[bool] = False  # whether a position's loss depends on the others of its sequence
     whole_batch: ClassVar[bool] = False  # whether it depends on other sequences
     signals: ClassVar[tuple[str, ...]] = ()  # what it asks of all positions before the first is compared
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from replication.cache.codec import Codec
 from replication.cache.counts import CountsCodec
+from replication.cache.headed import HeadedCodec
 from replication.cache.ratio import RatioCodec
 from replication.cache.water_filling import FillingCodec
 
 if TYPE_CHECKING:
     from replication.axes.targets.base import Target
 
-CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (CountsCodec, RatioCodec, FillingCodec)}
+CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (CountsCodec, RatioCodec, FillingCodec, HeadedCodec)}
 
 
 def codec_of(target: Target, vocabulary: int) -> Codec:

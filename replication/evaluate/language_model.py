@@ -157,7 +157,7 @@ def tallied(
         place_N = torch.arange(len(labels_N), device=machine.device)
         with machine.precision():
             predicted = [Predicted(model, rows[:, :-1], vocabulary, scaling) for model, scaling in pairs]
-            for chunk in chunks(len(labels_N), vocabulary, 1, machine.device, torch.float32):
+            for chunk in chunks(len(labels_N), vocabulary, machine.device, torch.float32):
                 for parts in zip(*(in_cache(one.logits(chunk)) for one in predicted), strict=True):
                     place_R = place_N[chunk][parts[0][0]]
                     logits_RV = [logits for _, logits in parts]

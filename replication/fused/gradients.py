@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.special import xlogy
 
 from replication.axes.comparison import Compare, Told, bound
-from replication.axes.divergences import Divergence, ForwardKL, GhostToken, TailAware
+from replication.axes.divergences import Divergence, ForwardKL, GhostToken, TailAware, beyond
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget
 
 MASKED = -1e30  # finite, so that 0 * MASKED is 0; its exponential is 0
@@ -36,7 +36,19 @@ class Weights:
 Rule = Callable[[Tensor, Any, Tensor, Weights, Tensor], Tensor]
 
 
-def rule_for(divergence: Divergence, sparse: bool, told: Told | None = None) -> Rule:
+@dataclass(frozen=True)
+class Tails:
+    """What follows from whole sequences for `TailAware`, at N positions: the head's classes, the weight of the tail."""
+
+    ids_NK: Tensor
+    share_N: Tensor
+
+    def rows(self, rows: slice | Tensor) -> Tails:
+        return Tails(self.ids_NK[rows], self.share_N[rows])
+
+
+def rule_for(divergence: Divergence, sparse: bool, told: Told | None = None, tails: Tails | None = None) -> Rule:
+    """The rule of the positions of which `told` and `tails` speak, where the divergence wants to know any."""
     match divergence, sparse:
         case ForwardKL(), True:
             return sparse_kl_
@@ -44,8 +56,8 @@ def rule_for(divergence: Divergence, sparse: bool, told: Told | None = None) -> 
             return dense_kl_
         case GhostToken(), True:
             return ghost_token_
-        case TailAware(), False:
-            return partial(tail_aware_, divergence)
+        case TailAware(), _ if tails is not None:
+            return partial(tail_aware_, divergence, tails)
     return partial(by_autograd_, bound(divergence, told))
 
 
@@ -93,22 +105,26 @@ def ghost_token_(
 
 def tail_aware_(
     divergence: TailAware,
+    tails: Tails,
     logits_RV: Tensor,
-    target: DenseTarget,
+    target: AnyTarget,
     labels_R: Tensor,
     weights: Weights,
     scale_R: Tensor,
 ) -> Tensor:
-    """Ghost token on the head, and KL of the normalised tails, weighted by sequence (TAD Eq. 3 and 6).
-
-    The R positions are `target.sequences` whole sequences.
-    """
-    head, tail_RV, share_R = divergence.head_and_tail(target.probs_NV.to(logits_RV), target.sequences)
-    mass_R, dot_R = tail_RV.sum(1), torch.linalg.vecdot(tail_RV, logits_RV)
-    pull_R = weights.kd * share_R
+    """Ghost token on the head, and KL of the normalised tails, weighted by sequence (TAD Eq. 3 and 6)."""
+    head, tail = divergence.split(target, tails.ids_NK, logits_RV.dtype)
+    mass_R, pull_R = beyond(tail), weights.kd * tails.share_N.to(logits_RV)
+    if isinstance(tail, DenseTarget):
+        tail_RX, dot_R = tail.probs_NV, torch.linalg.vecdot(tail.probs_NV, logits_RV)
+    else:
+        tail_RX, dot_R = tail.weights_NK, (tail.weights_NK * logits_RV.gather(1, tail.ids_NK)).sum(1)
     loss_R, rest_R = head_and_rest_(logits_RV, head, labels_R, weights, scale_R, pull_R * mass_R)
-    logits_RV.addcmul_(tail_RV, (-pull_R * scale_R)[:, None])
-    return loss_R + pull_R * (xlogy(tail_RV, tail_RV).sum(1) - xlogy(mass_R, mass_R) - dot_R + mass_R * rest_R)
+    if isinstance(tail, DenseTarget):
+        logits_RV.addcmul_(tail_RX, (-pull_R * scale_R)[:, None])
+    else:
+        logits_RV.scatter_add_(1, tail.ids_NK, tail_RX * (-pull_R * scale_R)[:, None])
+    return loss_R + pull_R * (xlogy(tail_RX, tail_RX).sum(1) - xlogy(mass_R, mass_R) - dot_R + mass_R * rest_R)
 
 
 def head_and_rest_(

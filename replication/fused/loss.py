@@ -10,9 +10,8 @@ float32 (a bf16 softmax loses its tail, and a bf16 sum over chunks its small ter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,14 +19,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from replication.axes.comparison import Told, told_of
-from replication.axes.divergences import Divergence
+from replication.axes.divergences import Divergence, ForwardKL, TailAware, beyond
 from replication.axes.loss import wanted_by
 from replication.axes.policy import Weighing
 from replication.axes.positions import AllPositions, weights
 from replication.axes.signals import SIGNALS, Signals, ask_student, ask_target, served_by_bfloat16
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget, precise
 from replication.axes.targets.drawing import Randomness, refuse_broken
-from replication.fused.gradients import Weights, rule_for
+from replication.fused.gradients import Tails, Weights, rule_for
 from replication.fused.head import PLAIN, Head, Rows, Scaling, TeacherStates
 from replication.fused.products import Products, sums
 
@@ -60,7 +59,7 @@ def fused_loss(
     signals = fused_signals_of(wanted_by(positions, divergence), hidden_BLD.detach(), head, labels_BL, target)
     weight_N = weights(positions, signals, progress, generator, mask_BL).flatten()
     if not kd_weight:  # the target is not even looked at
-        target = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None])
+        target, divergence = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None]), ForwardKL()
     labels_N, trained_N = labels_BL.flatten(), None if mask_BL is None else mask_BL.flatten()
     work = Work(
         target=replace(target, sequences=len(labels_BL)),
@@ -70,8 +69,7 @@ def fused_loss(
         told=told_of(divergence, labels_N, signals.flat("confidence"), trained_N) if kd_weight else None,
         weights=Weights(kd_weight, ce_weight),
         scaling=head.scaling,
-        # a divergence that looks at whole sequences is given all of their positions
-        everywhere=(isinstance(positions, AllPositions) and mask_BL is None) or divergence.whole_sequence,
+        everywhere=isinstance(positions, AllPositions) and mask_BL is None,
     )
     loss: Tensor = FusedLoss.apply(hidden_BLD.flatten(0, 1), head.weight_VD, head.bias_V, work)
     if beside_N is None or not kd_weight:
@@ -93,7 +91,7 @@ def fused_signals_of(
     found: dict[str, list[Tensor]] = {name: [] for name in wanted}
     with torch.autocast(hidden_ND.device.type, enabled=False):
         # the head is converted for every chunk, and nothing else takes memory now: so twice as large ones
-        for chunk in chunks(len(hidden_ND), classes, 1, hidden_ND.device, precision, 1 + low) if wanted else ():
+        for chunk in chunks(len(hidden_ND), classes, hidden_ND.device, precision, 1 + low) if wanted else ():
             known = target.rows(chunk) if ask_target(wanted) else None
             if products is None:
                 blocks = iter([(slice(None), torch.empty(chunk.stop - chunk.start, classes, device="meta"))])
@@ -121,28 +119,57 @@ class Work:
     scaling: Scaling
     everywhere: bool
 
-    def parts(self, classes: int, precision: torch.dtype) -> Iterator[tuple[Rows, Part]]:
-        """Positions and their target, a chunk at a time; none of weight zero."""
-        device, part = self.labels_N.device, self.part_of()
-        if not self.everywhere:
-            chosen_M = self.scale_N.nonzero()[:, 0]
-            for chunk in chunks(len(chosen_M), classes, 1, device, precision):
-                yield chosen_M[chunk], part(chosen_M[chunk], 1)
-            return
-        length = len(self.labels_N) // self.target.sequences
-        together = length if self.divergence.whole_sequence else 1
-        for chunk in chunks(len(self.labels_N), classes, together, device, precision):
-            yield chunk, part(chunk, (chunk.stop - chunk.start) // together)
+    def parts(self, classes: int, precision: torch.dtype) -> Iterator[tuple[Rows, Part, Tails | None]]:
+        """Positions, their target and what is known of their tails, a chunk at a time; none of weight zero."""
+        device, part, tails = self.labels_N.device, self.part_of(), None
+        chosen_M = None if self.everywhere else self.scale_N.nonzero()[:, 0]
+        pieces = list(chunks(len(self.labels_N if chosen_M is None else chosen_M), classes, device, precision))
+        if isinstance(self.divergence, TailAware):
+            every = pieces if chosen_M is None else list(chunks(len(self.labels_N), classes, device, precision))
+            tails = self.tails(self.divergence, part, every, classes)
+        for piece in pieces:
+            rows = piece if chosen_M is None else chosen_M[piece]
+            yield rows, part(rows), None if tails is None else tails.rows(rows)
 
-    def part_of(self) -> Callable[[Rows, int], Part]:
-        """(positions, how many sequences they are) -> their target; a teacher's logits in place of those before."""
-        target = self.target
-        if not isinstance(target, TeacherStates):
-            return partial(of_rows, target)
-        head, hidden_ND, exponent = target.head, target.hidden_ND, target.exponent
-        products = Products(head.weight_VD, head.bias_V, hidden_ND.dtype)
-        apply_ = head.scaling.apply_
-        return lambda rows, sequences: TeacherLogits(apply_(products.logits(hidden_ND[rows])), exponent, sequences)
+    def tails(
+        self, divergence: TailAware, part: Callable[[Rows], Part], pieces: Sequence[slice], classes: int
+    ) -> Tails:
+        """From a pass over the target alone, which ends with the first piece: there the next one begins.
+
+        A teacher that is given by its states is multiplied with its head twice for all other pieces. To hold what it
+        said would take [N, V]; to add up what beta(X) weighs by itself, another two products.
+        """
+        found: list[tuple[Tensor, Tensor]] = []
+        step = max(1, BLOCK[self.labels_N.device.type] // (4 * classes))
+        for piece in reversed(pieces):
+            target, of_piece = part(piece), list[tuple[Tensor, Tensor]]()
+            for start in range(0, piece.stop - piece.start, step):
+                block = target.rows(slice(start, start + step))
+                ids_RK = divergence.largest(block, classes)
+                of_piece.append((ids_RK, beyond(divergence.split(block, ids_RK, sums(self.scale_N.dtype))[1])))
+            found = of_piece + found
+        ids_NK, mass_N = (torch.cat(each) for each in zip(*found, strict=True))
+        return Tails(ids_NK, divergence.shares(mass_N, self.target.sequences))
+
+    def part_of(self) -> Callable[[Rows], Part]:
+        """Positions -> their target; a teacher's logits in place of those before."""
+        return Taught(self.target) if isinstance(self.target, TeacherStates) else self.target.rows
+
+
+class Taught:
+    """A teacher's logits at some positions at a time; the last ones stay."""
+
+    def __init__(self, states: TeacherStates) -> None:
+        self.states = states
+        self.products = Products(states.head.weight_VD, states.head.bias_V, states.hidden_ND.dtype)
+        self.there: tuple[Rows, TeacherLogits] | None = None
+
+    def __call__(self, rows: Rows) -> TeacherLogits:
+        if self.there is None or self.there[0] is not rows:
+            logits_NV = self.products.logits(self.states.hidden_ND[rows])
+            logits = TeacherLogits(self.states.head.scaling.apply_(logits_NV), self.states.exponent)
+            self.there = rows, logits
+        return self.there[1]
 
 
 @dataclass(frozen=True)
@@ -151,12 +178,11 @@ class TeacherLogits:
 
     logits_NV: Tensor
     exponent: float
-    sequences: int
 
     def rows(self, rows: Rows) -> DenseTarget:
         probs_RV = torch.softmax(precise(self.logits_NV[rows]) * self.exponent, -1)
         refuse_broken(probs_RV[:, 0])
-        return DenseTarget(probs_RV, self.sequences)
+        return DenseTarget(probs_RV)
 
 
 Part = AnyTarget | TeacherLogits
@@ -192,10 +218,10 @@ def loss_and_gradients(
     of_bias_V = torch.zeros_like(bias_V, dtype=sums(bias_V.dtype)) if bias_V is not None and wanted[2] else None
     loss = torch.zeros((), device=hidden_ND.device, dtype=torch.float64)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for rows, target in work.parts(len(weight_VD), precision):
+        for rows, target, tails in work.parts(len(weight_VD), precision):
             hidden_MD = hidden_ND[rows].to(precision)
             logits_MV = products.logits(hidden_MD)
-            loss += become_gradient_(logits_MV, target, rows, work)
+            loss += become_gradient_(logits_MV, target, rows, work, tails)
             if of_hidden_ND is not None:
                 of_hidden_ND[rows] = products.of_hidden(logits_MV).to(of_hidden_ND.dtype)
             if of_bias_V is not None:
@@ -206,18 +232,18 @@ def loss_and_gradients(
     return loss.to(sums(hidden_ND.dtype)), (of_hidden_ND, of_weight_VD, of_bias_V)
 
 
-def become_gradient_(logits_MV: Tensor, target: Part, rows: Rows, work: Work) -> Tensor:
+def become_gradient_(logits_MV: Tensor, target: Part, rows: Rows, work: Work, tails: Tails | None) -> Tensor:
     """A chunk's share of the loss; its logits are overwritten by their gradient."""
     told = None if work.told is None else work.told.rows(rows)
     labels_M, scale_M = work.labels_N[rows], work.scale_N[rows]
-    whole = work.divergence.whole_sequence
+    sparse = isinstance(target, SparseTarget)
     loss = scale_M.new_zeros((), dtype=torch.float64)
-    for block, logits_RV in in_cache(logits_MV, whole):
+    for block, logits_RV in in_cache(logits_MV):
         slope = work.scaling.slope(work.scaling.apply_(logits_RV))
         scale_R = scale_M[block].to(logits_RV)
-        part = of_rows(target, block, target.sequences if whole else 1)
-        rule = rule_for(work.divergence, isinstance(target, SparseTarget), None if told is None else told.rows(block))
-        loss_R = rule(logits_RV, part, labels_M[block], work.weights, scale_R)
+        known = (each if each is None else each.rows(block) for each in (told, tails))
+        rule = rule_for(work.divergence, sparse, *known)
+        loss_R = rule(logits_RV, target.rows(block), labels_M[block], work.weights, scale_R)
         if work.scaling != PLAIN:
             logits_RV.mul_(slope)
         loss += torch.where(scale_R == 0, 0.0, loss_R * scale_R).sum(dtype=torch.float64)
@@ -233,30 +259,22 @@ def precision_of(hidden_ND: Tensor) -> torch.dtype:
 
 
 def chunks(
-    positions: int, classes: int, together: int, device: torch.device, precision: torch.dtype, times: int = 1
+    positions: int, classes: int, device: torch.device, precision: torch.dtype, times: int = 1
 ) -> Iterator[slice]:
-    """Slices of the positions, of about equal size, whose logits fit in so many times `CHUNK` bytes.
-
-    They are multiples of `together`.
-    """
+    """Slices of the positions, of about equal size, whose logits fit in so many times `CHUNK` bytes."""
     size = times * CHUNK[device.type] * (NARROW if device.type == "cpu" and precision.itemsize < 4 else 1)
-    most = max(1, int(size / (precision.itemsize * classes * together)))
-    items = positions // together
-    rows = -(-items // -(-items // most)) * together if items else 1
+    most = max(1, int(size / (precision.itemsize * classes)))
+    rows = -(-positions // -(-positions // most)) if positions else 1
     for start in range(0, positions, rows):
         yield slice(start, min(start + rows, positions))
 
 
-def in_cache(logits_MV: Tensor, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
+def in_cache(logits_MV: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of a chunk's rows, in at least float32: views where they are that already, else copies in one place."""
     positions, classes = logits_MV.shape
-    rows = positions if whole else max(1, BLOCK[logits_MV.device.type] // (4 * classes))
+    rows = max(1, BLOCK[logits_MV.device.type] // (4 * classes))
     view = logits_MV.dtype == sums(logits_MV.dtype)
     room_RV = torch.empty(0 if view else rows, classes, dtype=sums(logits_MV.dtype), device=logits_MV.device)
     for start in range(0, positions, rows):
         block = slice(start, min(start + rows, positions))
         yield block, logits_MV[block] if view else room_RV[: block.stop - start].copy_(logits_MV[block])
-
-
-def of_rows(target: Part, rows: Rows, sequences: int) -> AnyTarget:
-    return replace(target.rows(rows), sequences=sequences)

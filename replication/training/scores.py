@@ -89,7 +89,7 @@ def of_rows(
         labels_BL, told = rows[:, 1:], []
         with machine.precision():
             read = {what: logits(what, rows[:, :-1]) for what in models}
-            for chunk in chunks(labels_BL.numel(), classes, 1, machine.device, torch.float32):
+            for chunk in chunks(labels_BL.numel(), classes, machine.device, torch.float32):
                 seen = {what: precise(made(chunk)) for what, made in read.items()}
                 told.append(score.told(seen, labels_BL.flatten()[chunk]))
         told_BLM = torch.cat(told).view(*labels_BL.shape, -1)

@@ -26,6 +26,7 @@ class SparseTarget:
     weights_NK: Tensor
     spread_N: Tensor | None = None  # mass spread equally over all V classes
     sequences: int = 1  # the N positions are this many equally long sequences
+    head: int = 0  # the first so many slots are the teacher's largest classes, as they are and falling
 
     def dense(self, vocabulary: int) -> Tensor:
         """The same target over all classes, [N, V]."""
@@ -36,7 +37,7 @@ class SparseTarget:
     def rows(self, rows: slice | Tensor) -> SparseTarget:
         """The same of some positions."""
         spread_M = None if self.spread_N is None else self.spread_N[rows]
-        return SparseTarget(self.ids_NK[rows], self.weights_NK[rows], spread_M)
+        return SparseTarget(self.ids_NK[rows], self.weights_NK[rows], spread_M, head=self.head)
 
     def of(self, labels_N: Tensor, vocabulary: int) -> Tensor:
         """The target's weight on one class per position, [N]."""

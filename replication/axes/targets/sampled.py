@@ -6,7 +6,7 @@ the error of the target: at equal cost the draw with the least mean squared erro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 import torch
@@ -16,7 +16,7 @@ from replication.axes.targets.arrivals import first_arrivals
 from replication.axes.targets.base import Classes, SparseTarget, Target, at_least_one, classes
 from replication.axes.targets.blocks import Blocks
 from replication.axes.targets.drawing import Randomness, ascending, at, counted, draw, softmax_by_rows, uniform
-from replication.axes.targets.storage import LARGEST_NUMERATOR, Storage, counts, ratios
+from replication.axes.targets.storage import LARGEST_NUMERATOR, Storage, counts, headed, ratios
 
 # RS-KD App. C: the number of different classes is a power of the number of draws. One draw is one class; the one point
 # that it prints is 50 draws, 12 classes. Another teacher, text or vocabulary bends it: a measured number goes first.
@@ -143,7 +143,9 @@ class Systematic(Target):
 class HeadAndSampledTail(Target):
     """The k largest probabilities as they are, and `draws` draws of the others that share what is left.
 
-    Liu et al. 2019 (Rao-Blackwellised head). The head costs a weight each and has no error.
+    Liu et al. 2019 (Rao-Blackwellised head). The head costs a weight each and has no error. With it `TailAware` (TAD)
+    runs from a cache: the tail's mass is exact, so the gradient is right on average. It scatters by beta(X) squared
+    times `squared_error` (docs/theory.md, 12). The loss is off by the entropy of the draws, which no student changes.
     """
 
     k: int = 10
@@ -165,7 +167,18 @@ class HeadAndSampledTail(Target):
         head_NK, exact_NK = (torch.cat(parts) for parts in zip(*heads, strict=True))
         ids_ND, counts_ND = counted(torch.cat(tails))
         rest_N1 = (1 - exact_NK.sum(1, keepdim=True, dtype=torch.float64)).clamp_min(0).float()
-        return SparseTarget(torch.cat([head_NK, ids_ND], 1), torch.cat([exact_NK, rest_N1 * counts_ND / self.draws], 1))
+        weights_NK = torch.cat([exact_NK, rest_N1 * counts_ND / self.draws], 1)
+        return SparseTarget(torch.cat([head_NK, ids_ND], 1), weights_NK, head=k)
+
+    def storage(self, vocabulary: int) -> Storage | None:
+        return headed(min(self.k, vocabulary), self.draws)
+
+    def lengths(self, kept: SparseTarget) -> Tensor:
+        """All of the head, although the k-th probability of a sharp teacher may underflow to 0."""
+        return kept.head + (kept.weights_NK[:, kept.head :] > 0).sum(1)
+
+    def complete(self, kept: SparseTarget, labels_N: Tensor) -> SparseTarget:
+        return replace(kept, head=min(self.k, kept.ids_NK.shape[1]))
 
     def budget(self, vocabulary: int) -> Classes:
         return Classes(min(self.k + self.draws, vocabulary), "at most")

@@ -41,3 +41,16 @@ def ratios(cap: int, length: int | None = None, normalised: bool = False) -> Sto
 def filling(parts: int, cap: int) -> Storage:
     """Multiples of 1 / `parts`, and a tail that shares the rest of one equally; exactly, of at most `cap` classes."""
     return Storage("filling", {"parts": parts, "cap": cap})
+
+
+def headed(head: int, draws: int) -> Storage:
+    """The `head` largest probabilities to seven digits, and counts of `draws` draws that share the rest of one.
+
+    Raises ValueError for more draws than a count holds.
+    """
+    if draws > LARGEST_NUMERATOR:
+        raise ValueError(
+            f"{draws} draws beside a head cannot be cached: a cache holds up to {LARGEST_NUMERATOR}. Draw fewer, or "
+            "run it online (delivery = 'online')."
+        )
+    return Storage("headed", {"head": head, "draws": draws})
