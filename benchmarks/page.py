@@ -17,6 +17,7 @@ TITLES = {
     "draws": "Draws from logits",
     "cache": "Sparse targets on disk",
     "training": "Training and caching",
+    "writing": "Text that a model writes",
 }
 
 

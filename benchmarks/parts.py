@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks import cache, draw, loss, training
+from benchmarks import cache, draw, loss, training, writing
 from benchmarks.effort import Effort
 from benchmarks.result import Group
 
@@ -13,4 +13,5 @@ PARTS: dict[str, Callable[[Effort], Iterator[Group]]] = {
     "draws": draw.groups,
     "cache": cache.groups,
     "training": training.groups,
+    "writing": writing.groups,
 }

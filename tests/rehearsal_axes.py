@@ -82,6 +82,13 @@ OF_INITIAL: dict[str, dict[str, dict[str, Any]]] = {
             "vocabulary": "own",
         },
     },
+    "Continued": {
+        "another text": {
+            "initial": {"name": "Continued", "text": "other", "tokens": "short"},
+            "background": "OtherText",
+            "tokens": "short",
+        },
+    },
 }
 # a turn of rollouts, four steps, is under way when the run is killed
 OF_WRITING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -40,6 +42,7 @@ from replication.machine.device import Machine, this_machine
 from replication.model.checkpoint import publish
 from replication.model.decoder import build
 from replication.planning.plan import plan
+from replication.training.answers import questions
 from replication.training.weights import model_folder
 from tests.planted import plant
 from tests.rehearsal_stage import programs
@@ -150,8 +153,51 @@ def test_no_sum_stands_twice_and_all_are_right() -> None:
             left, right = step.split(" = ")
             assert eval(left) == int(right)
     assert list(sums(400)) == documents == list(sums(800))[:20]
-    with pytest.raises(ValueError, match="'sums:7' asks for 7 problems; give a number from 40 to 100,000"):
+    with pytest.raises(
+        ValueError, match="'sums:7' asks for 7 problems of numbers up to 49; give a number from 40 to 100,000"
+    ):
         open_corpus("sums:7")
+
+
+def test_smaller_numbers_make_fewer_problems_and_each_once() -> None:
+    asked = [found.group(1) for text in sums(1600, 9) for found in PROBLEM.finditer(text)]
+    assert len(set(asked)) == len(asked) == 1600
+    assert {int(number) for each in asked for number in re.findall(r"[0-9]+", each)} == set(range(1, 10))
+    with pytest.raises(ValueError, match="of numbers up to 9; give a number from 40 to 1,620"):
+        open_corpus("sums:1621:9")
+    with pytest.raises(ValueError, match="of numbers up to 1; allow larger ones"):
+        open_corpus("sums:40:1")
+
+
+def test_what_a_joined_text_asks_no_part_of_it_trains_on(tmp_path: Path) -> None:
+    """Of fewer sums of the same numbers the documents are the same, so what one text holds out the other does."""
+    (tmp_path / "a.txt").write_text("Some other text.\n")
+    whole, part = open_corpus(f"path:{tmp_path} + sums:8000:29"), open_corpus("sums:4000:29")
+    assert whole.documents == ["Some other text.\n", *open_corpus("sums:8000:29").documents]
+    assert set(part.documents) < set(whole.documents)
+    items = made(whole, None)["sums"][0]
+    asked = {item.context[item.context.rindex("Q: ") :] for item in items}
+    read = "".join(part.training_documents + whole.training_documents)
+    assert len(asked) == len(items) > 50 and not any(question in read for question in asked)
+    assert [item for item in made(part, None)["sums"][0] if item not in items] == []
+
+
+def test_each_task_is_asked_of_one_text_the_one_of_most_tasks_first(tmp_path: Path) -> None:
+    """Of a run on sums whose models read other text before, with more sums in it: lines of sums are no next lines."""
+    text, machine = f"path:{write_text(tmp_path / 'text')}", replace(this_machine(), artifacts=tmp_path)
+
+    def tasks(text: str, **stated: Any) -> dict[str, str]:
+        run = Run(parse({"text": text, **stated}), load_scale("smoke"), 0)
+        return {each.task: each.data for each in questions(run, open_corpus(text), machine)}
+
+    code, few, more = tasks(text), tasks("sums:1600:29"), tasks("sums:4000:29")
+    assert len(code) > 4 and few.keys() == {"next_line", "sums", "instruct"} and few["sums"] != more["sums"]
+    both = {**code, "sums": more["sums"]}
+    assert tasks(f"{text} + sums:4000:29") == both
+    background = {"name": "OtherText", "text": f"{text} + sums:4000:29"}
+    assert tasks("sums:1600:29", background=background) == both
+    # without sums the text that is read before changes nothing, as long as it is the smaller one
+    assert tasks(text, background={"name": "OtherText", "text": f"path:{write_text(tmp_path / 'again')}"}) == code
 
 
 def test_sums_are_asked_of_a_corpus_that_has_them() -> None:

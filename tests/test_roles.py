@@ -295,3 +295,21 @@ def test_what_cannot_be_pretrained_is_said_in_one_line(tmp_path: Path, machine: 
         small(tmp_path, teacher="some/model").settings()
     checkpoint = small(tmp_path, student="some/model", teacher="some/model")
     assert checkpoint.pretraining is None and checkpoint.start is None
+
+
+def test_a_student_that_goes_on_begins_as_its_own_recipe_leaves_it_on_the_other_text(tmp_path: Path) -> None:
+    """One tokenizer throughout; the stage before is the run that a table's row of that stage asks for."""
+    background = {"name": "OtherText", "text": "package:networkx"}
+    initial = {"name": "Continued", "text": "sums:400:9", "tokens": "960"}
+    run = small(tmp_path, initial=initial, background=background, target={"name": "TopK", "k": 6})
+    first = small(tmp_path, tokens="960", text="sums:400:9", background=background, target={"name": "TopK", "k": 6})
+    assert run.start == first and first.start == first.pretraining is not None
+    assert len({each.tokenizer for each in (run, first, first.pretraining)}) == 1
+    assert run.teacher == first.teacher and run.pretraining is None
+    assert run.settings()["continued"] == {"text": "sums:400:9", "pretrained_for": 960, "tokens": 960}
+    wanted = Plan()
+    wanted.add(run)
+    assert list(wanted.runs) == [first.id, run.id] and first.pretraining.id in wanted.teachers
+    for wrong in ({"background": "SameText"}, {"background": background, "vocabulary": "own"}):
+        with pytest.raises(ValueError, match="Initial Continued reads two texts with the tokenizer of a third"):
+            small(tmp_path, initial=initial, **wrong)

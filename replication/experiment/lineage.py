@@ -54,6 +54,23 @@ class Pretrained:
 
 
 @dataclass(frozen=True)
+class Continued:
+    """The student begins as its own recipe leaves it on another text (TAD Section 3.4: first articles, then solutions).
+
+    There it reads `text` for `tokens`, begun as a model pretrained for `pretraining` tokens; everything else is the
+    recipe's own. One tokenizer is read throughout, that of the background, which has to be another text.
+    """
+
+    text: str
+    tokens: str
+    pretraining: str = "pretraining"
+
+    def settings(self, scale: Scale) -> dict[str, Any]:
+        before = {"pretrained_for": scale.budget(self.pretraining), "tokens": scale.budget(self.tokens)}
+        return {"text": scale.corpus_of(self.text), **before}
+
+
+@dataclass(frozen=True)
 class SameText:
     """The teacher was trained on the text that the student reads."""
 
@@ -136,8 +153,8 @@ class Early:
         return max(1, round(self.share * steps))
 
 
-Initial = Fresh | FromTeacherLayers | Pretrained
-INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers, Pretrained)}
+Initial = Fresh | FromTeacherLayers | Pretrained | Continued
+INITIALS = {cls.__name__: cls for cls in (Fresh, FromTeacherLayers, Pretrained, Continued)}
 Background = SameText | OtherText | Adapted
 BACKGROUNDS = {cls.__name__: cls for cls in (SameText, OtherText, Adapted)}
 Tuning = Untuned | Instructed | FineTuned

@@ -26,6 +26,7 @@ from replication.experiment.lineage import (
     Adapted,
     AtItsEnd,
     Background,
+    Continued,
     Fresh,
     Initial,
     Instructed,
@@ -124,6 +125,11 @@ class Recipe:
             )
         if not isinstance(self.initial, Fresh) and self.teacher == "none":
             raise ValueError(f"Initial {type(self.initial).__name__} needs a teacher, and teacher is 'none'.")
+        if isinstance(self.initial, Continued) and (isinstance(self.background, SameText) or self.vocabulary == "own"):
+            raise ValueError(
+                "Initial Continued reads two texts with the tokenizer of a third: name that one as background, as in "
+                "{ name = 'OtherText', text = ... }, and leave vocabulary out."
+            )
         if isinstance(self.alignment, Different) and not self.cached:
             raise ValueError(
                 "Alignment Different looks targets up in a cache: use a sparse target and delivery 'cache'."

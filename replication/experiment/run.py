@@ -12,7 +12,16 @@ import numpy as np
 
 from replication.axes.targets.kept import OneHot
 from replication.experiment.identity import run_id
-from replication.experiment.lineage import Adapted, Early, Instructed, OtherText, Pretrained, SameText, Untuned
+from replication.experiment.lineage import (
+    Adapted,
+    Continued,
+    Early,
+    Instructed,
+    OtherText,
+    Pretrained,
+    SameText,
+    Untuned,
+)
 from replication.experiment.measurements import BEYOND, BUDGETS
 from replication.experiment.recipe import Recipe
 from replication.experiment.scale import Role, Scale
@@ -88,6 +97,10 @@ class Run:
             return self.untuned
         if self.pretraining is not None:
             return self.pretraining
+        if isinstance(recipe.initial, Continued):
+            before = Pretrained(recipe.initial.pretraining)
+            text, tokens = recipe.initial.text, recipe.initial.tokens
+            return Run(replace(recipe, text=text, tokens=tokens, initial=before), self.scale, self.seed)
         if recipe.teacher == "none" and isinstance(recipe.background, OtherText) and self.scale.trains(recipe.student):
             return Run(teacher_recipe(recipe.student, recipe.background.text, recipe), self.scale, seed=0)
         return None
@@ -168,6 +181,8 @@ class Run:
         found = self.of_student() | self.of_teacher() | recipe.background.settings(self.scale) | self.of_samples()
         if self.pretraining is not None:
             found["pretrained_for"] = self.scale.budget(self.pretraining.recipe.tokens)
+        if isinstance(recipe.initial, Continued):
+            found["continued"] = recipe.initial.settings(self.scale)
         return found if recipe.measurement is None else found | recipe.measurement.settings(self.scale)
 
     def of_student(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from replication.data.conversations import read
-from replication.data.corpus import Corpus, open_corpus
+from replication.data.corpus import Corpus, open_corpus, parts_of
 from replication.evaluate import fine_tuned
 from replication.evaluate.tasks.at_hand.answering import NUMERICS, Asked, answered, asked, harness
 from replication.evaluate.tasks.at_hand.makers import MAKERS
@@ -68,17 +68,21 @@ def answers_after_tuning(run: Run, talks: Corpus, machine: Machine) -> dict[str,
 
 
 def questions(run: Run, corpus: Corpus, machine: Machine) -> list[Asked]:
-    """The tasks of the run's own text; where its models read another before, each of the one that has more items.
+    """The tasks of the run's text, of the text that its models read before, and of each part of one that is joined.
 
-    Both hold the same documents out, as far as they have the same, so that neither text asks what the other trains on.
+    Each task is of one of them: the one with most tasks goes first, and of equals the one with most items. A document
+    that one of them holds out none of the others has among its training documents.
     """
-    tasks, background = asked(corpus, run.scale.task_rows, machine.artifacts), run.recipe.background
-    if isinstance(background, SameText):
-        return tasks
-    before = open_corpus(run.scale.corpus_of(background.text))
-    others = asked(before, run.scale.task_rows, machine.artifacts)
-    most = {each.task: each for each in sorted([*others, *tasks], key=lambda each: each.of)}
-    return [each for task in MAKERS if (each := most.get(task)) is not None]
+    own, background = run.scale.corpus_of(run.recipe.text), run.recipe.background
+    names = [own] if isinstance(background, SameText) else [own, run.scale.corpus_of(background.text)]
+    texts = list(dict.fromkeys(part for text in names for part in parts_of(text)))
+    corpora = [corpus if text == own else open_corpus(text) for text in texts]
+    found = [asked(each, run.scale.task_rows, machine.artifacts) for each in corpora]
+    chosen: dict[str, Asked] = {}
+    for tasks in sorted(found, key=lambda tasks: (len(tasks), sum(each.of for each in tasks)), reverse=True):
+        for each in tasks:
+            chosen.setdefault(each.task, each)
+    return [chosen[task] for task in MAKERS if task in chosen]
 
 
 def stands(before: dict[str, Any], known: dict[str, Any], tasks: list[Asked]) -> bool:
