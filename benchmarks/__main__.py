@@ -24,7 +24,7 @@ def main(words: list[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    found.add_argument("parts", nargs="*", help="loss, draws, cache, training, writing; all where none is named")
+    found.add_argument("parts", nargs="*", help="loss, heads, draws, cache, training, writing; all where none is named")
     found.add_argument("--quick", action="store_true", help="small sizes, about a minute; the numbers mean nothing")
     found.add_argument(
         "--share", type=float, default=1.0, help="of the seconds that each group is given: less noise with more"

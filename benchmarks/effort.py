@@ -18,6 +18,7 @@ class Effort:
     share: float
     positions: tuple[int, ...]
     loss: losses.Sizes
+    heads: losses.Sizes
     grown: losses.Sizes
     drawn: draws.Sizes
     stored: rows.Sizes
@@ -40,6 +41,7 @@ WHOLE = Effort(
     share=1.0,
     positions=(512, 2048, 8192) if torch.cuda.is_available() else (512, 2048),
     loss=losses.Sizes(512),
+    heads=losses.Sizes(512, classes=151_936),
     grown=losses.Sizes(1024, classes=32_768, width=256),
     drawn=draws.Sizes(),
     stored=rows.Sizes(),
@@ -51,6 +53,7 @@ QUICK = Effort(
     share=0.0,
     positions=(64, 256),
     loss=losses.Sizes(64, classes=8192, width=64),
+    heads=losses.Sizes(64, classes=8192, width=64),
     grown=losses.Sizes(64, classes=2048, width=32),
     drawn=draws.Sizes(64, classes=8192),
     stored=rows.Sizes(sequences=512, length=16, classes=8192),

@@ -17,7 +17,7 @@ Step = Callable[[], object]
 Maker = Callable[..., Step]
 # a bare process with everything loaded, of which each measured one is a copy
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["benchmarks.losses", "benchmarks.draws"])
+PROCESSES.set_forkserver_preload(["benchmarks.losses", "benchmarks.heads", "benchmarks.draws"])
 
 
 def peaks(maker: Maker, arguments: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]]) -> dict[str, dict[str, float]]:

@@ -17,6 +17,8 @@ SIZES = {
 }
 QUANTITIES = {
     "peak_bytes": "extra peak memory",
+    "beyond_gradients_bytes": "of it beyond the gradients",
+    "kept_positions": "of the exact selection",
     "bytes_per_token": "bytes per token",
     "relative_error": "relative error",
     "logits_added": "memory added, share of N x V",

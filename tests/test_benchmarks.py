@@ -15,7 +15,7 @@ import torch
 from small import write_scale
 
 from benchmarks import __main__ as command
-from benchmarks import bars, draws, losses, memory, page, parts, race, result, rows, stores, training
+from benchmarks import bars, draws, heads, losses, memory, page, parts, race, result, rows, stores, training
 from benchmarks.machine import Machine
 from benchmarks.race import Contender
 from benchmarks.result import Group, Result
@@ -116,6 +116,13 @@ def test_every_loss_that_runs_here_takes_a_step() -> None:
     taken(losses.SEKD, given)
     assert given.hidden_ND.grad is not None
     assert int((given.hidden_ND.grad.abs().sum(1) > 0).sum()) == 2  # a fifth of the positions meets the head
+
+
+def test_every_way_of_the_heads_at_a_fifth_of_the_positions_takes_the_same_step() -> None:
+    found = {name: heads.step(name, SMALL)() for name in heads.CONTENDERS}
+    whole, fifth = ([value for name, value in found.items() if ("20 %" in name) == few] for few in (False, True))
+    for values in (whole, fifth):
+        assert len(values) in (2, 4) and all(torch.allclose(value, values[0], rtol=1e-5) for value in values)
 
 
 def test_the_floor_is_three_products() -> None:
@@ -328,8 +335,8 @@ def test_a_contender_that_is_missing_says_why() -> None:
 
 
 def test_every_bar_on_file_asks_for_what_is_measured() -> None:
-    known = {*losses.LOSSES, losses.PRODUCTS, *draws.METHODS, *draws.TARGETS, draws.LOGSUMEXP, draws.READ}
-    known |= {*stores.stores(2, 1), training.CE, training.RSKD, training.SECOND}
+    known = {*losses.LOSSES, losses.PRODUCTS, *heads.CONTENDERS, *draws.METHODS, *draws.TARGETS}
+    known |= {draws.LOGSUMEXP, draws.READ, *stores.stores(2, 1), training.CE, training.RSKD, training.SECOND}
     known |= {training.READING, training.FORWARD, training.CACHING}
     on_file = bars.bars()
     assert len(on_file) > 20

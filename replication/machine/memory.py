@@ -50,11 +50,11 @@ def peak_growth(act: Callable[[], object]) -> int | None:
         before = torch.cuda.memory_allocated()
         act()
         return torch.cuda.max_memory_allocated() - before
-    if (before := resident_memory()) is None:
+    if (held := resident_memory()) is None:
         return None
     forget_peak_memory()
     act()
-    return max(0, peak_memory() - before)  # pages are counted in batches
+    return max(0, peak_memory() - held)  # pages are counted in batches
 
 
 def resident_memory() -> int | None:

@@ -7,6 +7,7 @@ flow. They are timed once a turn, and after them each flow's heads and loss, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -49,7 +50,10 @@ def output_layers(run: Run, data: Data, machine: Machine) -> tuple[dict[str, flo
     orders = np.random.default_rng(0)
     for turn in tqdm(range(TURNS + 1), desc=run.id, unit="turn", mininterval=2.0):
         given = bodies.given()
-        steps = {"bodies": bodies.step, **{name: partial(bodies.heads, name, given) for name in (*FLOWS, *OURS)}}
+        steps: dict[str, Callable[[], float]] = {
+            "bodies": bodies.step,
+            **{name: partial(bodies.heads, name, given) for name in (*FLOWS, *OURS)},
+        }
         for name in orders.permutation(list(steps)):
             seconds = seconds_of(steps[name])
             if turn:  # the first is to warm up
@@ -155,7 +159,8 @@ def peaks(bodies: Bodies) -> dict[str, float]:
     learnt, known = (
         sum(part.numel() * part.itemsize for part in model.parameters()) for model in (bodies.student, bodies.teacher)
     )
-    given, found = bodies.given(), {}
+    given = bodies.given()
+    found: dict[str, float] = {}
     for name in (*FLOWS, *OURS):
         teacher_MV, made = None, 0
         if flow := FLOWS.get(name):
