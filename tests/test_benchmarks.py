@@ -364,7 +364,7 @@ def test_the_page_says_it_all(tmp_path: Path) -> None:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Words that send what is made to a folder of the test; the parts measure nothing."""
-    for name, groups in (("loss", [STEP]), ("draws", []), ("cache", []), ("training", []), ("writing", [])):
+    for name, groups in (("loss", [STEP]), ("heads", []), ("draws", []), ("cache", []), ("training", []), ("writing", [])):
         monkeypatch.setitem(parts.PARTS, name, lambda effort, groups=groups: iter(groups))
     return ["--results", str(tmp_path / "results"), "--build", str(tmp_path / "build")]
 
@@ -383,7 +383,7 @@ def test_only_whole_runs_are_results(
 
 
 def test_mistakes_get_one_line(made: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="Unknown part 'los'. Known: loss, draws, cache, training, writing."):
+    with pytest.raises(SystemExit, match="Unknown part 'los'. Known: loss, heads, draws, cache, training, writing."):
         command.main(["los", *made])
     with pytest.raises(SystemExit, match="no result of make bench"):
         command.main(["--show", str(tmp_path / "absent.json"), *made])

@@ -63,7 +63,7 @@ def loss_named(words: str) -> Loss:
         raise ValueError(f"No loss {words!r} ({error}). Give MODULE:FUNCTION, as in my_losses:top_k_loss.") from None
     if not callable(found):
         raise ValueError(f"{words} is {found!r}; give a function of logits, ids, weights and labels.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def example(mass: float = 1.0, sequences: int = 2, length: int = 6, classes: int = 32, kept: int = 5) -> Batch:

@@ -241,7 +241,7 @@ def become_gradient_(logits_MV: Tensor, target: Part, rows: Rows, work: Work, ta
     for block, logits_RV in in_cache(logits_MV):
         slope = work.scaling.slope(work.scaling.apply_(logits_RV))
         scale_R = scale_M[block].to(logits_RV)
-        known = (each if each is None else each.rows(block) for each in (told, tails))
+        known = None if told is None else told.rows(block), None if tails is None else tails.rows(block)
         rule = rule_for(work.divergence, sparse, *known)
         loss_R = rule(logits_RV, target.rows(block), labels_M[block], work.weights, scale_R)
         if work.scaling != PLAIN:
