@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from replication.axes.comparison import Told, told_of
-from replication.axes.divergences import Divergence
+from replication.axes.divergences import Divergence, ForwardKL
 from replication.axes.loss import wanted_by
 from replication.axes.policy import Weighing
 from replication.axes.positions import AllPositions, weights
@@ -60,7 +60,8 @@ def fused_loss(
     """
     signals = fused_signals_of(wanted_by(positions, divergence), hidden_BLD.detach(), head, labels_BL, target)
     weight_N = weights(positions, signals, progress, generator, mask_BL).flatten()
-    if not kd_weight:  # the target is not even looked at
+    if not kd_weight:  # the target is not even looked at, and by no divergence that would refuse its stand-in
+        divergence = ForwardKL()
         target = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None])
     labels_N, trained_N = labels_BL.flatten(), None if mask_BL is None else mask_BL.flatten()
     work = Work(
@@ -68,7 +69,7 @@ def fused_loss(
         labels_N=labels_N,
         scale_N=weight_N.to(sums(hidden_BLD.dtype)) / len(weight_N),
         divergence=divergence,
-        told=told_of(divergence, labels_N, signals.flat("confidence"), trained_N) if kd_weight else None,
+        told=told_of(divergence, labels_N, signals.flat("confidence"), trained_N),
         weights=Weights(kd_weight, ce_weight),
         scaling=head.scaling,
         # a divergence that looks at whole sequences is given all of their positions
