@@ -17,8 +17,9 @@ from torch import Tensor
 from replication.axes import loss
 from replication.axes.comparison import Told, bound, told_of
 from replication.axes.decoupled import AdaptiveTeaching, Decoupled
-from replication.axes.divergences import ForwardKL
+from replication.axes.divergences import ForwardKL, ReverseKL, TailAware
 from replication.axes.positions import AllPositions, TopFraction
+from replication.axes.targets.base import one_hot
 from replication.axes.targets.kept import Full, TopK
 from replication.fused import loss as fused
 from replication.fused.head import Head, TeacherStates
@@ -99,6 +100,21 @@ def test_without_logits_it_is_the_same(method: object, positions: object, mask_B
     ):
         found.append([value.detach().numpy(), *(part.numpy() for part in torch.autograd.grad(value, leaves))])
     assert_equal(*found, atol=1e-6 if states else 1e-12)
+
+
+@pytest.mark.parametrize("method", [Decoupled(), AdaptiveTeaching(), ReverseKL(), TailAware(3)], ids=str)
+def test_without_a_weight_on_distillation_no_divergence_is_asked(method: object) -> None:
+    """As in SALT's second stage, whose steps have no teacher: cross-entropy alone."""
+    hidden, head = student()
+    leaves = (hidden, head.weight_VD)
+    nothing, rest = one_hot(labels_BL().flatten()), (EVERYWHERE, 0.0, 1.0)
+    found = []
+    for value in (
+        fused.fused_loss(hidden, head, labels_BL(), nothing, method, *rest),
+        loss.distillation_loss(head(hidden), labels_BL(), nothing, method, *rest),
+    ):
+        found.append([value.detach().numpy(), *(part.numpy() for part in torch.autograd.grad(value, leaves))])
+    assert_equal(*found)
 
 
 def test_a_certain_teacher_leaves_finite_gradients() -> None:

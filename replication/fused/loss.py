@@ -58,15 +58,16 @@ def fused_loss(
     """
     signals = fused_signals_of(wanted_by(positions, divergence), hidden_BLD.detach(), head, labels_BL, target)
     weight_N = weights(positions, signals, progress, generator, mask_BL).flatten()
-    if not kd_weight:  # the target is not even looked at
-        target, divergence = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None]), ForwardKL()
+    if not kd_weight:  # the target is not even looked at, and by no divergence that would refuse its stand-in
+        divergence = ForwardKL()
+        target = SparseTarget(labels_BL.reshape(-1, 1), torch.zeros_like(weight_N)[:, None])
     labels_N, trained_N = labels_BL.flatten(), None if mask_BL is None else mask_BL.flatten()
     work = Work(
         target=replace(target, sequences=len(labels_BL)),
         labels_N=labels_N,
         scale_N=weight_N.to(sums(hidden_BLD.dtype)) / len(weight_N),
         divergence=divergence,
-        told=told_of(divergence, labels_N, signals.flat("confidence"), trained_N) if kd_weight else None,
+        told=told_of(divergence, labels_N, signals.flat("confidence"), trained_N),
         weights=Weights(kd_weight, ce_weight),
         scaling=head.scaling,
         everywhere=isinstance(positions, AllPositions) and mask_BL is None,
