@@ -54,6 +54,17 @@ def test_where_beta_is_the_mean_mass_of_the_tail_it_is_kl(k: int) -> None:
         )
 
 
+def test_a_plain_weight_is_the_same_in_every_sequence() -> None:
+    """And of one it is KL, whatever the tails are."""
+    assert_same(
+        losses(TailAware(3, 1.0, by_mass=False), teacher(), logits(1)), losses(ForwardKL(), teacher(), logits(1))
+    )
+    probs, student = teacher().probs_NV.numpy(), logits(1).numpy()
+    meant = [oracle.tad_gradient(t, x, 3, 4.0) for t, x in zip(probs, student, strict=True)]
+    found = losses(TailAware(3, 4.0, by_mass=False), teacher(), logits(1))[1]
+    np.testing.assert_allclose(found, meant, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("beta", [0.5, 10.0])
 def test_a_tail_of_one_class_has_no_shape_to_weigh(beta: float) -> None:
     found = losses(TailAware(CLASSES - 1, beta), teacher(), logits(1))

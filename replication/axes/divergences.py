@@ -127,6 +127,7 @@ class TailAware(Comparison):
 
     k: int = 10
     beta: float = 2.0
+    by_mass: bool = True  # False: the tail's weight is beta itself, which the paper says does not converge (Section 2)
 
     def __post_init__(self) -> None:
         at_least_one("TailAware.k", self.k)
@@ -169,9 +170,11 @@ class TailAware(Comparison):
         return SparseTarget(ids_NK, weights_NK[:, : self.k]), tail
 
     def shares(self, mass_N: Tensor, sequences: int) -> Tensor:
-        """Beta over the mean tail mass of a position's sequence, [N]; 0 in a sequence without any tail."""
+        """The tail's weight, [N]: beta over the mean tail mass of the sequence, 0 in one without any tail."""
         if len(mass_N) % sequences:
             raise ValueError(f"{len(mass_N)} positions are not {sequences} equally long sequences.")
+        if not self.by_mass:
+            return torch.full_like(mass_N, self.beta)
         mean_S = mass_N.view(sequences, -1).mean(1)
         share_S = torch.where(mean_S > 0, self.beta / mean_S, 0.0)
         return share_S.repeat_interleave(len(mass_N) // sequences)

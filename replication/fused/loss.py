@@ -122,11 +122,14 @@ class Work:
 
     def parts(self, classes: int, precision: torch.dtype) -> Iterator[tuple[Rows, Part, Tails | None]]:
         """Positions, their target and what is known of their tails, a chunk at a time; none of weight zero."""
-        device, part, tails = self.labels_N.device, self.part_of(), None
+        device, tails = self.labels_N.device, None
         chosen_M = None if self.everywhere else self.scale_N.nonzero()[:, 0]
         pieces = list(chunks(len(self.labels_N if chosen_M is None else chosen_M), classes, device, precision))
+        every = pieces
+        if isinstance(self.divergence, TailAware) and chosen_M is not None:
+            every = list(chunks(len(self.labels_N), classes, device, precision))
+        part = self.part_of(max((piece.stop - piece.start for piece in every), default=1))
         if isinstance(self.divergence, TailAware):
-            every = pieces if chosen_M is None else list(chunks(len(self.labels_N), classes, device, precision))
             tails = self.tails(self.divergence, part, every, classes)
         for piece in pieces:
             rows = piece if chosen_M is None else chosen_M[piece]
@@ -152,17 +155,18 @@ class Work:
         ids_NK, mass_N = (torch.cat(each) for each in zip(*found, strict=True))
         return Tails(ids_NK, divergence.shares(mass_N, self.target.sequences))
 
-    def part_of(self) -> Callable[[Rows], Part]:
-        """Positions -> their target; a teacher's logits in place of those before."""
-        return Taught(self.target) if isinstance(self.target, TeacherStates) else self.target.rows
+    def part_of(self, most: int) -> Callable[[Rows], Part]:
+        """Positions, so many at most -> their target; a teacher's logits in place of those before."""
+        return Taught(self.target, most) if isinstance(self.target, TeacherStates) else self.target.rows
 
 
 class Taught:
     """A teacher's logits at some positions at a time; the last ones stay."""
 
-    def __init__(self, states: TeacherStates) -> None:
+    def __init__(self, states: TeacherStates, most: int) -> None:
         self.states = states
         self.products = Products(states.head.weight_VD, states.head.bias_V, states.hidden_ND.dtype)
+        self.products.room_NV = self.products.room(most)
         self.there: tuple[Rows, TeacherLogits] | None = None
 
     def __call__(self, rows: Rows) -> TeacherLogits:

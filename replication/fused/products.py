@@ -48,13 +48,17 @@ class Products:
     def logits(self, hidden_MD: Tensor) -> Tensor:
         """[M, V], where the logits of the M before stood."""
         if self.room_NV is None or len(self.room_NV) < len(hidden_MD):
-            self.room_NV = spacious((len(hidden_MD), len(self.weight_VD)), self.precision, hidden_MD.device)
+            self.room_NV = self.room(len(hidden_MD))
         logits_MV = self.room_NV[: len(hidden_MD)]
         for strip, weight_SD in self.strips():
             torch.mm(hidden_MD, weight_SD.T, out=logits_MV[:, strip])
         if self.bias_V is not None:
             logits_MV += self.bias_V
         return logits_MV
+
+    def room(self, positions: int) -> Tensor:
+        """For the logits of so many. One that grew would leave the smaller one behind, for the step to come."""
+        return spacious((positions, len(self.weight_VD)), self.precision, self.weight_VD.device)
 
     def of_hidden(self, gradient_MV: Tensor) -> Tensor:
         """The gradient in the hidden states, [M, D], from that in their logits."""
