@@ -364,7 +364,14 @@ def test_the_page_says_it_all(tmp_path: Path) -> None:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Words that send what is made to a folder of the test; the parts measure nothing."""
-    for name, groups in (("loss", [STEP]), ("heads", []), ("draws", []), ("cache", []), ("training", []), ("writing", [])):
+    for name, groups in (
+        ("loss", [STEP]),
+        ("heads", []),
+        ("draws", []),
+        ("cache", []),
+        ("training", []),
+        ("writing", []),
+    ):
         monkeypatch.setitem(parts.PARTS, name, lambda effort, groups=groups: iter(groups))
     return ["--results", str(tmp_path / "results"), "--build", str(tmp_path / "build")]
 
