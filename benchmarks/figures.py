@@ -23,10 +23,10 @@ from benchmarks.losses import OURS as OUR_LOSSES
 from benchmarks.race import Spread
 from benchmarks.result import Group
 from benchmarks.stores import CACHE, CACHE_ZSTD
-from benchmarks.training import CACHING, READING, RSKD
+from benchmarks.training import CACHING, READING, RSKD, SECOND
 
 STYLE = Path(__file__).resolve().parent.parent / "analysis" / "style.mplstyle"
-OURS = {*OUR_LOSSES, OUR_DRAWS, *TARGETS, CACHE, CACHE_ZSTD, CACHING, READING, RSKD}
+OURS = {*OUR_LOSSES, OUR_DRAWS, *TARGETS, CACHE, CACHE_ZSTD, CACHING, READING, RSKD, SECOND}
 OURS_COLOUR = "#1b5a99"
 GREYS = ("#6b6b6b", "#c05a00", "#7d8f1c", "#8c5a96", "#3f8f8f")
 

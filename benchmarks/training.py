@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 from benchmarks.effort import Effort
 from benchmarks.race import Contender
 from benchmarks.result import Group
+from replication.axes.schedules import TwoStage
 from replication.axes.targets.base import SparseTarget
 from replication.axes.targets.drawing import softmax_by_rows
-from replication.axes.targets.kept import OneHot
+from replication.axes.targets.kept import Full, OneHot
 from replication.axes.targets.sampled import RandomSampling
 from replication.cache.crew import spare_workers
 from replication.cache.reader import Reader
@@ -42,16 +43,18 @@ from replication.training.weights import model_folder, teacher_for
 
 SHARPNESS = 14.0  # times a fresh head
 CE, RSKD, READING = "cross-entropy", "RS-KD from a cache", "reading the cache"
+SECOND = "SALT's second stage"
 FORWARD, CACHING = "teacher's forward", "forward, draws, cache"
 SOFTMAX = "forward, float32 softmax"  # what every draw begins with
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Two runs over the same text, the cache of one, and the room for more caches."""
+    """Three runs over the same text, the cache of one, and the room for more caches."""
 
     plain: Run
     sparse: Run
+    second: Run
     data: Data
     teacher: PreTrainedModel
     machine: Machine
@@ -72,6 +75,7 @@ class Bench:
         students = {
             CE: Training(self.plain, self.data, None, self.machine),
             RSKD: Training(self.sparse, self.data, self.teacher, self.machine),
+            SECOND: Training(self.second, self.data, self.teacher, self.machine),
         }
         advancing = [Contender(name, advance(student, steps), steps) for name, student in students.items()]
         return [*advancing, Contender(READING, self.read(steps), steps)]
@@ -132,6 +136,8 @@ def bench(machine: Machine, scale: str, steps: int) -> Iterator[Bench]:
     tokens = str(steps * student.optimiser.batch * sizes.length(student.length))
     plain = Run(Recipe(teacher="none", tokens=tokens, target=OneHot()), sizes, seed=0)
     sparse = Run(Recipe(tokens=tokens, target=RandomSampling()), sizes, seed=0)
+    # SALT's, whose first stage is over
+    second = Run(Recipe(tokens=tokens, target=Full(exponent=0.25), schedule=TwoStage(until=0.0)), sizes, seed=0)
     with TemporaryDirectory() as folder:
         text = machine.artifacts / "text"
         text.mkdir(parents=True, exist_ok=True)
@@ -141,7 +147,7 @@ def bench(machine: Machine, scale: str, steps: int) -> Iterator[Bench]:
         assert sparse.teacher is not None
         untrained(sparse.teacher, data).save_pretrained(model_folder(sparse.teacher, here))
         (cache,) = build([Need(sparse)], here)
-        yield Bench(plain, sparse, data, teacher_for(sparse, here), here, cache)
+        yield Bench(plain, sparse, second, data, teacher_for(sparse, here), here, cache)
 
 
 @torch.no_grad()

@@ -147,7 +147,7 @@ def test_show_sets_the_voices_side_by_side(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_show_says_what_is_only_published() -> None:
-    html = notebook.show("salt/table12").html
+    html = notebook.show("salt/table10").html
     assert "Published numbers only" in html and 'class="logged"' not in html and "Ours: mean" not in html
 
 

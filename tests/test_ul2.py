@@ -22,6 +22,7 @@ from replication.experiment.scale import load_scale
 from replication.machine.device import Machine, this_machine
 from replication.planning.plan import Plan
 from replication.seeds import generator
+from replication.training.before import Seen, sentinels
 from replication.training.loop import train
 from replication.training.needs import Need
 from replication.training.posing import posed
@@ -122,6 +123,13 @@ def test_sentinels_are_tokens_that_no_text_has(tmp_path: Path) -> None:
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "À": 1, "ÿ": 2}, unk_token="a"))
     with pytest.raises(ValueError, match=r"^This tokenizer has no token of a byte that no text has"):
         _ = Tokenizer(words, 0).sentinels
+    for objective in ("PrefixLM", "UL2"):
+        seen = Seen(Run(parse({"objective": objective}), load_scale("smoke"), 0))
+        seen.__dict__["tokenizer"] = Tokenizer(words, 0)
+        if objective == "PrefixLM":
+            assert sentinels(seen) is None
+    with pytest.raises(ValueError, match="has no token of a byte"):  # before any work
+        sentinels(seen)
 
 
 # In a run

@@ -160,6 +160,13 @@ def as_wide(seen: Seen) -> str | None:
     )
 
 
+def sentinels(seen: Seen) -> str | None:
+    """An objective that takes tokens out of a row has tokens by which to mark their places."""
+    if seen.run.recipe.training_recipe.objective.rewrites:
+        _ = seen.tokenizer and seen.tokenizer.sentinels
+    return None
+
+
 def text_at_hand(seen: Seen) -> str | None:
     """Files of text are there. Conversations, which a run reads last, are read."""
     recipe, scale = seen.run.recipe, seen.run.scale
@@ -169,7 +176,7 @@ def text_at_hand(seen: Seen) -> str | None:
     return None
 
 
-CHECKS: tuple[Check, ...] = (named, readable, long_enough, wide_enough, begins, as_wide, text_at_hand)
+CHECKS: tuple[Check, ...] = (named, readable, long_enough, wide_enough, begins, as_wide, sentinels, text_at_hand)
 
 
 def refusals(run: Run, checks: tuple[Check, ...] = CHECKS) -> Iterator[str]:
