@@ -812,6 +812,7 @@ SQUARED_ERRORS: dict[str, Callable[..., float]] = {
     "Stratified": stratified_error,
     "Systematic": systematic_error,
     "HeadAndSampledTail": head_and_tail_error,
+    "HeadAndCountedTail": head_and_tail_error,
 }
 
 

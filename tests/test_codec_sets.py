@@ -207,8 +207,9 @@ def test_codecs_of_the_draws() -> None:
     codec = codec_for("AdaptiveWaterFilling", {"level": 0.03}, 4096)
     assert codec == FillingCodec(4096, adaptive.parts, adaptive.most)
     assert codec_named(codec.name, 4096, codec.parameters) == codec
-    with pytest.raises(ValueError, match="WithoutReplacement has weights that no codec stores; run it online"):
-        codec_for("WithoutReplacement", {}, 4096)
+    for name in ("HeadAndSampledTail", "WithoutReplacement"):
+        with pytest.raises(ValueError, match=f"{name} has weights that no codec stores; run it online"):
+            codec_for(name, {}, 4096)
     with pytest.raises(ValueError, match="1000 classes in 4000 parts cannot be cached"):
         codec_for("WaterFilling", {"classes": 1000}, 4096)
 

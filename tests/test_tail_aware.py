@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from replication.axes.divergences import ForwardKL, TailAware
 from replication.axes.positions import TopFraction
 from replication.axes.targets.base import AnyTarget, DenseTarget, SparseTarget
-from replication.axes.targets.sampled import HeadAndSampledTail
+from replication.axes.targets.sampled import HeadAndCountedTail
 from replication.cache.choose import codec_of
 from replication.cache.headed import PARTS, HeadedCodec
 from replication.fused import loss as fused
@@ -105,7 +105,7 @@ def test_the_order_of_classes_and_of_sequences_is_nothing() -> None:
 # from a cache
 
 
-def through_the_cache(method: HeadAndSampledTail, target: SparseTarget) -> SparseTarget:
+def through_the_cache(method: HeadAndCountedTail, target: SparseTarget) -> SparseTarget:
     codec = codec_of(method, CLASSES)
     rows = (target.ids_NK.numpy(), target.weights_NK.numpy(), method.lengths(target).numpy())
     ids, weights, _ = codec.decode(codec.encode(*rows))
@@ -116,7 +116,7 @@ def through_the_cache(method: HeadAndSampledTail, target: SparseTarget) -> Spars
 @pytest.mark.parametrize(("k", "head"), [(4, 4), (1, 4)], ids=["K is the head", "K is less than the head"])
 def test_from_a_cache_the_gradient_is_that_of_the_whole_teacher_on_average(k: int, head: int) -> None:
     """In every class within 4 standard errors, and scattered as (12) of docs/theory.md times beta(X) squared says."""
-    method, divergence, repetitions = HeadAndSampledTail(head, 6), TailAware(k, 2.0), 4000
+    method, divergence, repetitions = HeadAndCountedTail(head, 6), TailAware(k, 2.0), 4000
     exact, generator = losses(divergence, teacher(), logits(1))[1], Generator().manual_seed(5)
     many = logits(0).float().repeat(repetitions, 1)
     target = method(many, torch.zeros(len(many), dtype=torch.int64), generator)
@@ -137,21 +137,21 @@ def test_from_a_cache_the_gradient_is_that_of_the_whole_teacher_on_average(k: in
 
 
 def test_a_target_with_fewer_exact_classes_than_k_is_refused() -> None:
-    target = HeadAndSampledTail(3, 6)(logits(0), torch.zeros(POSITIONS, dtype=torch.int64), Generator())
+    target = HeadAndCountedTail(3, 6)(logits(0), torch.zeros(POSITIONS, dtype=torch.int64), Generator())
     with pytest.raises(ValueError, match="TailAware.k is 4, and this target keeps 3 of the teacher's largest"):
         TailAware(4)(logits(1), target)
 
 
 def test_a_row_comes_back_and_costs_what_it_says() -> None:
     """Also of a teacher so sharp that nothing is left to draw, or a class of the head underflows."""
-    method = HeadAndSampledTail(3, 5)
+    method = HeadAndCountedTail(3, 5)
     sharp = torch.full((3, CLASSES), -200.0)
     sharp[0, 4], sharp[1, [4, 7]], sharp[2] = 0.0, 0.0, 0.0
     target = method(sharp, torch.zeros(3, dtype=torch.int64), Generator().manual_seed(0))
     back = through_the_cache(method, target)
     np.testing.assert_allclose(back.dense(CLASSES), target.dense(CLASSES), rtol=0, atol=3 / PARTS + 1e-6)
     assert back.head == 3 and torch.equal(back.ids_NK[:, :3], target.ids_NK[:, :3])
-    codec = codec_of(HeadAndSampledTail(10, 20), 100_278)
+    codec = codec_of(HeadAndCountedTail(10, 20), 100_278)
     assert isinstance(codec, HeadedCodec) and codec.width == 41
 
 
@@ -178,7 +178,7 @@ def test_weights_that_are_no_head_and_draws_are_refused() -> None:
     with pytest.raises(ValueError, match="1 to 127 draws"):
         HeadedCodec(CLASSES, head=2, draws=128)
     with pytest.raises(ValueError, match="delivery = 'online'"):
-        HeadAndSampledTail(2, 128).storage(CLASSES)
+        HeadAndCountedTail(2, 128).storage(CLASSES)
 
 
 # a chunk at a time

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from replication.axes.targets.base import SparseTarget, Target
 from replication.axes.targets.sampled import (
+    HeadAndCountedTail,
     HeadAndSampledTail,
     RandomSampling,
     Stratified,
@@ -33,7 +34,7 @@ from tests.cases import and_others
 
 TARGETS = and_others([
     RandomSampling(50), Stratified(25), Systematic(25), WaterFilling(20), AdaptiveWaterFilling(0.04),
-    HeadAndSampledTail(10, 20), WithoutReplacement(20),
+    HeadAndSampledTail(10, 20), HeadAndCountedTail(10, 20), WithoutReplacement(20),
 ])  # fmt: skip
 # a softmax over 100,000 classes takes its time: REPETITIONS=200000 is the whole proof, a few minutes of it
 MANY = int(os.environ.get("REPETITIONS", "3000"))
@@ -73,7 +74,7 @@ def assert_unbiased(method: Target, logits: Tensor, group_V: np.ndarray, rows: i
     mean, wanted = total / rows, np.bincount(group_V, teacher, count)
     error = np.sqrt((squares / rows - mean**2).clip(0) / rows)
     # the teacher is a float32 softmax: its own rounding comes on top, and that of a head to parts of one
-    rounding = 1e-6 * wanted + (1 / PARTS if isinstance(method, HeadAndSampledTail) else 0)
+    rounding = 1e-6 * wanted + (1 / PARTS if isinstance(method, HeadAndCountedTail) else 0)
     errors = (np.abs(mean - wanted) - rounding) / (error + 1e-9)
     assert errors.max() < ERRORS, f"group {errors.argmax()} is {errors.max():.1f} errors off"
 

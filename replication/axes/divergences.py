@@ -121,7 +121,7 @@ class TailAware(Comparison):
 
     The loss of one position is KL of (head classes, tail as one class) plus beta / mean(tail mass) * tail mass * KL of
     the normalised tails. `target.sequences` says which positions share a mean. A target that keeps its head exactly and
-    draws its tail without bias (`HeadAndSampledTail`) gives that gradient on average: it is linear in the tail, and the
+    draws its tail without bias (`HeadAndCountedTail`) gives that gradient on average: it is linear in the tail, and the
     mass is the head's. K may be all classes but one at most; then, and where nothing is left of a tail, this is KL.
     """
 
@@ -156,7 +156,7 @@ class TailAware(Comparison):
         if target.head < self.k:
             raise ValueError(
                 f"TailAware.k is {self.k}, and this target keeps {target.head} of the teacher's largest classes as "
-                "they are. Use target Full, or HeadAndSampledTail with a k as large at least."
+                "they are. Use target Full, or HeadAndCountedTail with a k as large at least."
             )
         return target.ids_NK[:, : self.k]
 

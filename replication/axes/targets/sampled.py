@@ -143,9 +143,7 @@ class Systematic(Target):
 class HeadAndSampledTail(Target):
     """The k largest probabilities as they are, and `draws` draws of the others that share what is left.
 
-    Liu et al. 2019 (Rao-Blackwellised head). The head costs a weight each and has no error. With it `TailAware` (TAD)
-    runs from a cache: the tail's mass is exact, so the gradient is right on average. It scatters by beta(X) squared
-    times `squared_error` (docs/theory.md, 12). The loss is off by the entropy of the draws, which no student changes.
+    Liu et al. 2019 (Rao-Blackwellised head). The head costs a weight each and has no error.
     """
 
     k: int = 10
@@ -170,16 +168,6 @@ class HeadAndSampledTail(Target):
         weights_NK = torch.cat([exact_NK, rest_N1 * counts_ND / self.draws], 1)
         return SparseTarget(torch.cat([head_NK, ids_ND], 1), weights_NK, head=k)
 
-    def storage(self, vocabulary: int) -> Storage | None:
-        return headed(min(self.k, vocabulary), self.draws)
-
-    def lengths(self, kept: SparseTarget) -> Tensor:
-        """All of the head, although the k-th probability of a sharp teacher may underflow to 0."""
-        return kept.head + (kept.weights_NK[:, kept.head :] > 0).sum(1)
-
-    def complete(self, kept: SparseTarget, labels_N: Tensor) -> SparseTarget:
-        return replace(kept, head=min(self.k, kept.ids_NK.shape[1]))
-
     def budget(self, vocabulary: int) -> Classes:
         return Classes(min(self.k + self.draws, vocabulary), "at most")
 
@@ -196,6 +184,26 @@ class HeadAndSampledTail(Target):
     def tail(self, probs_NV: Tensor) -> Tensor:
         """The probabilities without the head, zero there, [N, V]."""
         return probs_NV.scatter(1, probs_NV.topk(self.k, dim=1).indices, 0.0)
+
+
+@dataclass(frozen=True)
+class HeadAndCountedTail(HeadAndSampledTail):
+    """The same from a cache: the head to seven digits, the tail by its counts.
+
+    With it `TailAware` (TAD) runs without its teacher: the tail's mass is exact, so the gradient is right on average.
+    It scatters by beta(X) squared times `squared_error` (docs/theory.md, 12). The loss is off by the entropy of the
+    draws, which no student changes.
+    """
+
+    def storage(self, vocabulary: int) -> Storage | None:
+        return headed(min(self.k, vocabulary), self.draws)
+
+    def lengths(self, kept: SparseTarget) -> Tensor:
+        """All of the head, although the k-th probability of a sharp teacher may underflow to 0."""
+        return kept.head + (kept.weights_NK[:, kept.head :] > 0).sum(1)
+
+    def complete(self, kept: SparseTarget, labels_N: Tensor) -> SparseTarget:
+        return replace(kept, head=min(self.k, kept.ids_NK.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -246,4 +254,4 @@ def touched(probs_NV: Tensor, draws: int) -> Tensor:
     return torch.where(last_NV - first_NV >= 1, torch.ones_like(chance_NV), chance_NV)
 
 
-DRAWS = (RandomSampling, Stratified, Systematic, HeadAndSampledTail, WithoutReplacement)
+DRAWS = (RandomSampling, Stratified, Systematic, HeadAndSampledTail, WithoutReplacement, HeadAndCountedTail)
