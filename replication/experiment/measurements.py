@@ -72,7 +72,7 @@ PROBES = {
     ),
     "overlap": Measurement("overlap", READING, tuned=False),
     "selection_time": Measurement(
-        "selection_time", ("model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
+        "selection_time", ("data", "model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
     ),
     "cost": Measurement("cost", (), taught=False, tuned=False, computed=True),
     "speculative": Measurement("speculative", READING, student="own"),
