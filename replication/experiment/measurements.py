@@ -81,7 +81,7 @@ PROBES = {
     ),
     "overlap": Measurement("overlap", READING, tuned=False),
     "selection_time": Measurement(
-        "selection_time", ("model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
+        "selection_time", ("data", "model", "loss", "optimiser", "delivery"), taught=False, tuned=False, timed=True
     ),
     "output_layers": Measurement("output_layers", ("model", "loss"), taught=False, tuned=False, timed=True),
     "cost": Measurement("cost", (), taught=False, tuned=False, computed=True),

@@ -2,7 +2,7 @@
 
 All methods of the table are measured in turns in one process, step by step and batch by batch, so that whatever slows
 the machine slows them all; totals are medians times what a run takes of each. Nothing is learnt: `stand_in.py` gives
-text, teacher and cache.
+teacher and cache. The text is the run's own, so that the record stands beside those of the students.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from replication.cost.flops import Cost, Work, reading
 from replication.experiment.run import Run
 from replication.machine.device import Machine
 from replication.model.decoder import logits_of
-from replication.probes.stand_in import header_of, random_text, untrained, zipf
+from replication.probes.stand_in import header_of, untrained, zipf
 from replication.probes.throughput import WARM_UP, beside, fitting, plain_run, seconds_of, supervision_of
-from replication.training.run_data import Data
+from replication.training.run_data import Data, data_for
 from replication.training.scores import BATCH, of_rows
 from replication.training.supervision import drawn
 from replication.training.teacher_pass import put
@@ -125,9 +125,15 @@ def scoring_of(score: Callable[[], Iterator[np.ndarray]], turn: int) -> None:
 
 
 def material(run: Run, machine: Machine) -> tuple[Run, Data]:
-    """The run in batches that fit, and random text: a batch for each turn of the pass that fills a cache."""
-    fitted = fitting(run, machine)
-    return fitted, random_text(fitted, BATCH * (WARM_UP + run.scale.timed_turns))
+    """The run in batches that fit, and of its text a batch for each turn of the pass that fills a cache.
+
+    ValueError where the text has fewer rows.
+    """
+    fitted, wanted = fitting(run, machine), BATCH * (WARM_UP + run.scale.timed_turns)
+    data = data_for(run, machine.artifacts)
+    if len(data.train) < wanted:
+        raise ValueError(f"Probe 'selection_time' reads {wanted:,} rows, and the text has {len(data.train):,}.")
+    return fitted, replace(data, train=replace(data.train, order_R=data.train.order_R[:wanted]))
 
 
 def ready(run: Run) -> None:
