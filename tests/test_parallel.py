@@ -26,6 +26,9 @@ RECIPES = {
         'samples = { name = "ChallengingSamples", until = 0.5, early = 0.5, pool = "10B" }\n'
     ),
     "TAD": 'target = "Full"\ndivergence = "TailAware"\nschedule = { name = "Constant", ce_weight = 1.0 }\n',
+    "frozen": 'student = "3B"\ntarget = "Full"\nhidden = { name = "Cosine", layers = "every" }\n'
+    'initial = { name = "FromTeacherLayers", embeddings = "frozen" }\n'
+    'schedule = { name = "Constant", ce_weight = 1.0 }\n',
 }
 
 
@@ -68,7 +71,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-@pytest.mark.parametrize(("name", "sharded"), [("sampling", "0"), ("sampling", "1"), ("TAD", "1"), ("chosen", "0")])
+@pytest.mark.parametrize(
+    ("name", "sharded"), [("sampling", "0"), ("sampling", "1"), ("TAD", "1"), ("chosen", "0"), ("frozen", "1")]
+)
 def test_two_processes_have_the_losses_of_one(alone: dict[str, Path], tmp_path: Path, name: str, sharded: str) -> None:
     write_scale(tmp_path)
     run = [sys.executable, *torchrun(2), *arguments(tmp_path, name)]
