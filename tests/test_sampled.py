@@ -15,6 +15,7 @@ from replication.axes.targets.arrivals import first_arrivals
 from replication.axes.targets.base import SparseTarget, Target
 from replication.axes.targets.drawing import Randomness
 from replication.axes.targets.sampled import (
+    HeadAndCountedTail,
     HeadAndSampledTail,
     RandomSampling,
     Stratified,
@@ -25,8 +26,8 @@ from replication.axes.targets.water_filling import FILLINGS, AdaptiveWaterFillin
 from tests.cases import and_others
 
 METHODS = and_others([
-    RandomSampling(12), Stratified(12), Systematic(12), HeadAndSampledTail(3, 8), WaterFilling(8),
-    AdaptiveWaterFilling(0.05), WithoutReplacement(8),
+    RandomSampling(12), Stratified(12), Systematic(12), HeadAndSampledTail(3, 8), HeadAndCountedTail(3, 8),
+    WaterFilling(8), AdaptiveWaterFilling(0.05), WithoutReplacement(8),
 ])  # fmt: skip
 CLOSED = [method for method in METHODS if method.squared_error(torch.ones(1, 60) / 60) is not None]
 # a closed form of other sums has one of the gradient, too
