@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_layers import OURS
+
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("replication", "paper_tables", "toy", "tools", "tests", "pyproject.toml")
+COPIED = (*OURS, "pyproject.toml")  # all that a test may import
 # "`path`:" and the code that goes there
 BLOCK = re.compile(r"^`(?P<path>[\w/]+\.py)`:\n\n```python\n(?P<code>.*?)^```", flags=re.MULTILINE | re.DOTALL)
 # "NAME = (..., new)": what stands there stays, and the new comes behind it
