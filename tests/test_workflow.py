@@ -55,7 +55,7 @@ def test_an_exhibit_runs_resumes_and_is_judged(tmp_path: Path) -> None:
         (["rskd/table06", "--scale", "desktop"], "Unknown scale 'desktop'"),
         (["rskd/table06", "--seeds", "x"], "whole numbers"),
         (["rskd/table06", "--scale", "smoke", "--cores", "0"], "CORES is 0"),
-        (["tad/table05", "--scale", "smoke"], "cannot be run yet"),
+        (["tad/table09", "--scale", "smoke"], "cannot be run yet"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
