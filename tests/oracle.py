@@ -514,7 +514,7 @@ SIGNALS: dict[str, Callable[[Vector, Vector, int], float]] = {  # (teacher, stud
     "reverse_kl": lambda teacher, student, label: float(np.real(reverse_kl(teacher, student))),
     "entropy_plus_kl": lambda teacher, student, label: float(np.real(kl(teacher, student))) + entropy(student),
     "ce_ratio": lambda teacher, student, label: math.log(softmax(student)[label]) / math.log(teacher[label]),
-    "gradient_norm": lambda teacher, student, label: math.sqrt(sum(g**2 for g in kl_gradient(teacher, student))),
+    "gradient_norm": lambda teacher, student, label: math.sqrt(sum((softmax(student) - teacher) ** 2)),
     "ce_ratio_plus_entropy": lambda teacher, student, label: (
         math.log(softmax(student)[label]) / math.log(teacher[label]) + entropy(student)
     ),

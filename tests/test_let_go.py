@@ -132,7 +132,7 @@ def test_what_it_sees_is_the_students_loss_over_the_teachers_on_the_labels(
         ),
     ):
         training.advance()
-    tokens_BL, labels_BL, _, _, _, mask_BL, look = asked[0]
+    tokens_BL, labels_BL, _, _, _, mask_BL, _, look = asked[0]
     losses = []
     for model in (before, load(model_folder(run.teacher, place[1]))):  # type: ignore[arg-type]
         nats_BL = cross_entropy(
