@@ -14,21 +14,9 @@ from torch.nn import functional as F
 from replication.__main__ import main
 from replication.axes.conformance import GHOST, MISSING, SCALED, WITHIN, findings
 from replication.axes.divergences import Comparison, ForwardKL, GhostToken
-from replication.axes.targets.base import SparseTarget
+from tools.conformance_table import ours
 
 Mean = Callable[..., Tensor]
-
-
-def of(divergence: Comparison) -> Mean:
-    def loss(
-        logits_BLV: Tensor, ids_BLK: Tensor, weights_BLK: Tensor, labels_BL: Tensor, items: int | None = None
-    ) -> Tensor:
-        target = SparseTarget(ids_BLK.flatten(0, 1), weights_BLK.flatten(0, 1))
-        each_N = divergence(logits_BLV.flatten(0, 1), target)  # type: ignore[operator]
-        trained_N = (labels_BL != -100).flatten()
-        return (each_N * trained_N).sum() / (trained_N.sum() if items is None else items)
-
-    return loss
 
 
 def cross_entropy(
@@ -73,8 +61,8 @@ def wrong(loss: Mean) -> dict[str, str]:
 
 @pytest.mark.parametrize(("divergence", "words"), [(ForwardKL(), MISSING), (GhostToken(), GHOST)])
 def test_our_own_are_right(divergence: Comparison, words: str) -> None:
-    found = {each.check: each for each in findings(of(divergence))}
-    assert not wrong(of(divergence))
+    found = {each.check: each for each in findings(ours(divergence))}
+    assert not wrong(ours(divergence))
     assert words in found["missing"].says
     assert found["split"].right is True
 
