@@ -85,7 +85,8 @@ def test_every_scale_knows_the_words_of_every_exhibit(path: Path) -> None:
     assert set(scale.roles) >= {"100M", "300M", "1B", "3B", "8B", "Qwen 0.5B"}
     for name in spec.names():
         exhibit = spec.load(name)
-        for row in exhibit.rows if exhibit.status == "replicated" and exhibit.at(path.stem) == path.stem else []:
+        here = path.stem in (exhibit.scales or [path.stem])
+        for row in exhibit.rows if exhibit.status == "replicated" and here else []:
             for stated in recipes_of(exhibit, row, scale):
                 run = Run(parse(stated), scale, 0)
                 refuse_unready(run)
