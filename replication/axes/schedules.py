@@ -82,7 +82,11 @@ class LinearDecay:
     until: float = 36 / 208
 
     def __post_init__(self) -> None:
-        falling(self)
+        name = type(self).__name__
+        if not 0 <= self.omega <= 1:
+            raise ValueError(f"{name}.omega is {self.omega}; give a share between 0 and 1.")
+        if not 0 <= self.start < self.until <= 1:
+            raise ValueError(f"{name} falls from {self.start} to {self.until}; give two shares that rise in [0, 1].")
 
     def __call__(self, progress: float) -> tuple[float, float]:
         kd_weight = self.omega * left(progress, self.start, self.until)
@@ -90,15 +94,11 @@ class LinearDecay:
 
 
 @dataclass(frozen=True)
-class LinearRatioDecay:
+class LinearRatioDecay(LinearDecay):
     """As LinearDecay, but what falls linearly is the ratio of the two weights, omega / (1 - omega) (SALT App. K)."""
 
-    omega: float = 0.667
-    start: float = 32 / 208
-    until: float = 36 / 208
-
     def __post_init__(self) -> None:
-        falling(self)
+        super().__post_init__()
         if self.omega == 1:
             raise ValueError("LinearRatioDecay.omega is 1, whose ratio has no end: give a share below 1.")
 
@@ -110,16 +110,6 @@ class LinearRatioDecay:
 def left(progress: float, start: float, until: float) -> float:
     """How much of a weight is left that falls linearly between two shares of the training."""
     return 1.0 if progress < start else 0.0 if progress >= until else (until - progress) / (until - start)
-
-
-def falling(schedule: LinearDecay | LinearRatioDecay) -> None:
-    name = type(schedule).__name__
-    if not 0 <= schedule.omega <= 1:
-        raise ValueError(f"{name}.omega is {schedule.omega}; give a share between 0 and 1.")
-    if not 0 <= schedule.start < schedule.until <= 1:
-        raise ValueError(
-            f"{name} falls from {schedule.start} to {schedule.until}; give two shares that rise in [0, 1]."
-        )
 
 
 @dataclass(frozen=True)
